@@ -1,0 +1,251 @@
+//! A long-lived process: started with its own descriptors and a clean environment, watched by
+//! pidfd, named by pid and start time (a pid alone may belong to somebody else by now).
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+/// A process to start.
+#[derive(Debug)]
+pub struct Spawn {
+    program: PathBuf,
+    args: Vec<OsString>,
+    fds: Vec<(OwnedFd, i32)>,
+    log: Option<File>,
+    env: Vec<(OsString, OsString)>,
+    clean_env: bool,
+    detach: bool,
+}
+
+impl Spawn {
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            fds: Vec::new(),
+            log: None,
+            env: Vec::new(),
+            clean_env: true,
+            detach: false,
+        }
+    }
+
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Gives the child `fd` under the number `number`; nothing else above 2 is inherited.
+    #[must_use]
+    pub fn fd(mut self, fd: OwnedFd, number: i32) -> Self {
+        self.fds.push((fd, number));
+        self
+    }
+
+    /// Where its standard output and error go; without a log they are thrown away.
+    #[must_use]
+    pub fn log(mut self, log: File) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// Lets it see this process's environment; by default it gets an empty one.
+    #[must_use]
+    pub fn keep_env(mut self) -> Self {
+        self.clean_env = false;
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// A process group of its own: Ctrl-C at the terminal does not reach it.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.detach = true;
+        self
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    pub fn start(self) -> io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).stdin(Stdio::null());
+        if self.clean_env {
+            command.env_clear();
+        }
+        command.envs(self.env);
+        match self.log {
+            Some(log) => command.stdout(log.try_clone()?).stderr(log),
+            None => command.stdout(Stdio::null()).stderr(Stdio::null()),
+        };
+        if self.detach {
+            command.process_group(0);
+        }
+        let mappings = self.fds.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+        command.fd_mappings(mappings).map_err(io::Error::other)?;
+        let child = command.spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Child { handle: Handle::of(pid)?, pidfd })
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    Code(i32),
+    Signal(i32),
+}
+
+/// A child of this process.
+#[derive(Debug)]
+pub struct Child {
+    handle: Handle,
+    pidfd: OwnedFd,
+}
+
+impl Child {
+    pub fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.handle.pid
+    }
+
+    /// The exit status, if it has ended.
+    pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let Some(status) = waitid(WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.pidfd)), options)? else {
+            return Ok(None);
+        };
+        Ok(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(ExitStatus::Code(code)),
+            (_, Some(signal)) => Some(ExitStatus::Signal(signal)),
+            _ => None,
+        })
+    }
+
+    /// Waits for its end. May be dropped and called again.
+    #[allow(unsafe_code)] // `AsyncFd` asks for a promise that a type cannot make.
+    pub async fn wait(&self) -> io::Result<ExitStatus> {
+        let pidfd = self.pidfd.try_clone()?;
+        // SAFETY: the clone is owned by `watch`, stays open as long as it and is never exchanged.
+        let watch = unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE)? };
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            let mut ready = watch.readable().await?;
+            ready.clear_ready();
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, signal) {
+            Err(error) if error != rustix::io::Errno::SRCH => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A process that may not be our child, named so that no other can be taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    pub pid: i32,
+    /// Clock ticks after boot, as in field 22 of `/proc/<pid>/stat`.
+    pub start_time: u64,
+}
+
+impl Handle {
+    pub fn current() -> io::Result<Self> {
+        Self::of(rustix::process::getpid())
+    }
+
+    fn of(pid: Pid) -> io::Result<Self> {
+        let pid = pid.as_raw_nonzero().get();
+        Ok(Self { pid, start_time: start_time(pid)? })
+    }
+
+    /// Whether this very process still exists (a zombie does not count).
+    pub fn is_alive(self) -> bool {
+        match stat(self.pid) {
+            Ok((state, start)) => start == self.start_time && !matches!(state, 'Z' | 'X'),
+            Err(_) => false,
+        }
+    }
+
+    /// Sends a signal, unless the pid has passed to another process. `false`: it was gone.
+    pub fn signal(self, signal: Signal) -> io::Result<bool> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(false) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        // The pidfd pins the pid: what `is_alive` sees now is what the signal reaches.
+        if !self.is_alive() {
+            return Ok(false);
+        }
+        match pidfd_send_signal(&pidfd, signal) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn start_time(pid: i32) -> io::Result<u64> {
+    stat(pid).map(|(_, start)| start)
+}
+
+/// State letter and start time. The command's name may hold spaces and brackets, so the fields are
+/// counted from the last `)`.
+fn stat(pid: i32) -> io::Result<(char, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has an unknown form"));
+    let after = text.rsplit_once(')').ok_or_else(invalid)?.1;
+    let mut fields = after.split_ascii_whitespace();
+    let state = fields.next().and_then(|field| field.chars().next()).ok_or_else(invalid)?;
+    let start = fields.nth(18).and_then(|field| field.parse().ok()).ok_or_else(invalid)?;
+    Ok((state, start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_knows_its_own_process_only() {
+        let me = Handle::current().unwrap();
+        assert!(me.is_alive());
+        let other = Handle { start_time: me.start_time + 1, ..me };
+        assert!(!other.is_alive());
+        assert!(!other.signal(Signal::KILL).unwrap());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn exit_codes_and_signals_are_told_apart() {
+        let child = Spawn::new("/bin/sh").args(["-c", "exit 7"]).start().unwrap();
+        assert_eq!(child.wait().await.unwrap(), ExitStatus::Code(7));
+        let child = Spawn::new("/bin/sleep").args(["60"]).start().unwrap();
+        assert_eq!(child.try_wait().unwrap(), None);
+        assert!(child.handle().is_alive());
+        child.signal(Signal::KILL).unwrap();
+        assert_eq!(child.wait().await.unwrap(), ExitStatus::Signal(9));
+        assert!(!child.handle().is_alive());
+    }
+}

@@ -1,0 +1,191 @@
+//! Runs a program to its end, under a deadline: an argv, never a shell string.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+#[derive(Debug, Clone)]
+pub struct Program {
+    name: OsString,
+    args: Vec<OsString>,
+    input: Vec<u8>,
+    deadline: Duration,
+}
+
+/// What a program that ended with exit code 0 wrote.
+#[derive(Debug, Clone)]
+pub struct Output {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    #[error("`{program}` is not installed")]
+    Missing { program: String },
+    #[error("cannot run `{program}`")]
+    Spawn { program: String, source: io::Error },
+    #[error("`{program}` did not answer in {} s", deadline.as_secs_f32())]
+    Deadline { program: String, deadline: Duration },
+    #[error("`{program}` failed ({status}){}", last_words(stderr))]
+    Failed { program: String, status: String, code: Option<i32>, stderr: String },
+    #[error("`{program}` gave an answer that cannot be read: {reason}")]
+    Answer { program: String, reason: String },
+}
+
+fn last_words(stderr: &str) -> String {
+    let text = stderr.trim();
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+impl Program {
+    pub fn new(name: impl AsRef<OsStr>) -> Self {
+        Self { name: name.as_ref().to_owned(), args: Vec::new(), input: Vec::new(), deadline: Duration::from_secs(10) }
+    }
+
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = input.into();
+        self
+    }
+
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Runs it. A non-zero exit code, a signal and a missed deadline are errors; a program that
+    /// misses its deadline is killed.
+    #[allow(clippy::disallowed_methods)]
+    pub fn run(&self) -> Result<Output, ProgramError> {
+        let program = self.name.to_string_lossy().into_owned();
+        let spawn_error = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => ProgramError::Missing { program: program.clone() },
+            _ => ProgramError::Spawn { program: program.clone(), source },
+        };
+        let mut child = Command::new(&self.name)
+            .args(&self.args)
+            .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(spawn_error)?;
+        let started = Instant::now();
+
+        // A thread for each pipe: a program that fills one while we wait on another never stalls.
+        let feeder = child.stdin.take().map(|mut pipe| {
+            let input = self.input.clone();
+            std::thread::spawn(move || pipe.write_all(&input))
+        });
+        let collect = |pipe: Option<Box<dyn Read + Send>>| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+                bytes
+            })
+        };
+        let stdout = collect(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+        let stderr = collect(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+
+        let ended = wait_until(child.id(), started + self.deadline).map_err(spawn_error)?;
+        if !ended {
+            // Its children may hold the pipes open, so the readers are left to end by themselves.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(ProgramError::Deadline { program, deadline: self.deadline });
+        }
+        let status = child.wait().map_err(spawn_error)?;
+        if let Some(feeder) = feeder {
+            // A program that does not read its input to the end is judged by its exit code.
+            let _ = feeder.join();
+        }
+        let stdout = stdout.join().unwrap_or_default();
+        let stderr = stderr.join().unwrap_or_default();
+        if status.success() {
+            return Ok(Output { stdout, stderr });
+        }
+        Err(ProgramError::Failed {
+            program,
+            code: status.code(),
+            status: match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, signal) => format!("signal {}", signal.unwrap_or(0)),
+            },
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        })
+    }
+}
+
+/// Waits on a pidfd, so that a deadline needs no polling.
+fn wait_until(pid: u32, deadline: Instant) -> io::Result<bool> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => {
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                return Ok(false);
+            }
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The program's path: as it is when it names one, else the first on `PATH` that can be executed.
+pub fn find_program(name: impl AsRef<Path>) -> Option<PathBuf> {
+    let name = name.as_ref();
+    let executable = |path: &Path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    if name.components().count() > 1 {
+        return executable(name).then(|| name.to_owned());
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| executable(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_input_and_failures() {
+        let output = Program::new("cat").input("x\n".repeat(100_000)).run().unwrap();
+        assert_eq!(output.stdout.len(), 200_000);
+        assert!(matches!(Program::new("no-such-program").run(), Err(ProgramError::Missing { .. })));
+        let failed = Program::new("ls").arg("/no/such/place").run().unwrap_err();
+        assert!(failed.to_string().contains("/no/such/place"), "{failed}");
+    }
+
+    #[test]
+    fn a_deadline_kills() {
+        let slow = Program::new("sleep").arg("60").deadline(Duration::from_millis(50)).run();
+        assert!(matches!(slow, Err(ProgramError::Deadline { .. })), "{slow:?}");
+    }
+}

@@ -1,0 +1,166 @@
+//! 6 · What runs a VM. Drivers stand side by side behind two small traits:
+//!
+//! - a [`Driver`] knows what it can do ([`Capabilities`], data) and how one VM is launched
+//!   ([`Driver::script`], pure: what `v vm show-launch` prints is what [`Driver::launch`] does);
+//! - a [`Machine`] is one launched process.
+//!
+//! ```text
+//! launch ──► Machine (process there, guest not yet running) ── boot ──► Event::Booted … Event::Ended
+//! ```
+//!
+//! Between `launch` and `boot` the supervisor connects to the serial socket, so that not one byte
+//! of the console is lost. A vhost-user socket may appear during either, and the switch is
+//! connected to it meanwhile: the drivers block until it is, under the caller's deadline.
+//! A launch or boot that fails has killed its process; it is never retried in place (D2).
+
+mod choose;
+pub mod cloud_hypervisor;
+pub mod qemu;
+
+pub use choose::{Choice, Needs, choose};
+
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::host::{ExitStatus, Handle};
+use crate::spec::{HypervisorKind, VmSpec};
+
+/// What a driver can do. A template that needs more is refused at create, by the name of the
+/// driver that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// vhost-user NICs.
+    pub vhost: bool,
+    /// A tap handed over as a descriptor.
+    pub tap: bool,
+    /// Address translation of its own, with forwarded ports.
+    pub user: bool,
+    /// UEFI firmware.
+    pub firmware: bool,
+    /// UEFI variables that are kept.
+    pub efi_vars: bool,
+    /// A kernel handed over directly.
+    pub kernel: bool,
+    /// Works without hardware virtualisation.
+    pub tcg: bool,
+}
+
+/// A TCP port of the host that leads to one of a `user` NIC's guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    pub host: SocketAddrV4,
+    pub guest_port: u16,
+}
+
+/// Everything one launch needs beside the spec. Plain paths and descriptors: nothing is looked up.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    pub spec: &'a VmSpec,
+    /// The hypervisor's program.
+    pub program: &'a Path,
+    /// The VM's folder: disks, seed, UEFI variables.
+    pub dir: &'a Path,
+    /// The VM's fresh runtime folder: every socket is made in it.
+    pub run: &'a Path,
+    /// Open taps by NIC index; for [`Driver::script`] the list may be empty.
+    pub taps: Vec<(u8, OwnedFd)>,
+    pub forwards: Vec<Forward>,
+    /// The hypervisor's own standard error is appended here.
+    pub log: &'a Path,
+    /// For the whole of launch, and again for boot.
+    pub deadline: Duration,
+}
+
+impl Launch<'_> {
+    /// The guest's serial port: the hypervisor listens, the supervisor is the only client.
+    pub fn serial_socket(&self) -> PathBuf {
+        self.run.join("serial.sock")
+    }
+
+    /// Where the hypervisor's own API (or QMP) listens.
+    pub fn api_socket(&self) -> PathBuf {
+        self.run.join("api.sock")
+    }
+}
+
+/// What a launch runs and sends, ready to paste.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Script {
+    pub argv: Vec<String>,
+    /// Each call over the API socket, in order.
+    pub calls: Vec<Call>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Call {
+    /// `PUT /api/v1/vm.create`, or QMP's `cont`.
+    pub request: String,
+    pub body: Option<serde_json::Value>,
+    /// What goes with it that text cannot show, e.g. "the tap's descriptor".
+    pub note: Option<String>,
+}
+
+/// What a running machine tells. Who caused an end is not among it: hypervisors do not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineEvent {
+    /// The vCPUs run.
+    Booted,
+    Paused,
+    Resumed,
+    /// The guest rebooted itself; the process goes on.
+    Rebooted,
+    /// The guest asked for power-off; the process ends or is ended by the supervisor.
+    PoweredOff,
+    /// The process has ended. Always the last event.
+    Ended(ExitStatus),
+}
+
+#[async_trait(?Send)]
+pub trait Driver: std::fmt::Debug {
+    fn kind(&self) -> HypervisorKind;
+    fn capabilities(&self) -> Capabilities;
+    /// What `launch` and `boot` will run and send. Pure.
+    fn script(&self, launch: &Launch<'_>) -> Result<Script>;
+    /// Starts the process and tells it the VM; the guest does not run yet.
+    async fn launch(&self, launch: Launch<'_>) -> Result<Box<dyn Machine>>;
+}
+
+#[async_trait(?Send)]
+pub trait Machine: std::fmt::Debug {
+    fn handle(&self) -> Handle;
+    /// Runs the guest. Under the launch's deadline; on failure the process is killed and the error
+    /// carries the hypervisor's own last words.
+    async fn boot(&mut self) -> Result<()>;
+    async fn pause(&mut self) -> Result<()>;
+    async fn resume(&mut self) -> Result<()>;
+    /// Presses the ACPI power button; what the guest makes of it comes as an event, or never.
+    async fn power_button(&mut self) -> Result<()>;
+    /// The next event. Cancel-safe: a dropped call loses nothing.
+    async fn next_event(&mut self) -> MachineEvent;
+    /// Cuts the power: asks the hypervisor to quit, then SIGKILL. Returns when the process is gone.
+    async fn kill(&mut self) -> Result<()>;
+}
+
+/// The driver of a kind.
+pub fn driver(kind: HypervisorKind) -> &'static dyn Driver {
+    match kind {
+        HypervisorKind::CloudHypervisor => &cloud_hypervisor::CloudHypervisor,
+        HypervisorKind::Qemu => &qemu::Qemu,
+    }
+}
+
+/// The file names a driver's program is looked for under, on `PATH`.
+pub fn program_names(kind: HypervisorKind) -> &'static [&'static str] {
+    match kind {
+        HypervisorKind::CloudHypervisor => &["cloud-hypervisor"],
+        HypervisorKind::Qemu => {
+            if cfg!(target_arch = "aarch64") { &["qemu-system-aarch64"] } else { &["qemu-system-x86_64", "qemu-kvm"] }
+        }
+    }
+}

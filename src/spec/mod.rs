@@ -1,0 +1,19 @@
+//! 0 · The plain data that every part speaks: names, sizes, addresses, and [`VmSpec`], which is
+//! everything decided about one VM, so that nothing is left for its start to guess.
+//!
+//! It stands below `vm/` and `template/` because disks, networks and hypervisors read a spec too,
+//! and none of them may know a VM's life. Nothing here does I/O.
+
+mod exit;
+mod mac;
+mod name;
+mod size;
+mod state;
+mod vm;
+
+pub use exit::{Exit, Intent};
+pub use mac::Mac;
+pub use name::{Name, NameError};
+pub use size::{Size, SizeError};
+pub use state::{Event, Refusal, State};
+pub use vm::{Accel, Address, Boot, Disk, HypervisorKind, Link, Nic, SPEC_VERSION, Subnet, Switch, VmSpec};

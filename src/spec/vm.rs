@@ -1,0 +1,173 @@
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Mac, Name, Size};
+
+/// The form of [`VmSpec`] that this program writes; an older one is converted when it is read.
+pub const SPEC_VERSION: u32 = 1;
+
+/// Everything decided about one VM. Stored as JSON; what the hypervisor says is an observation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    pub version: u32,
+    pub uuid: Uuid,
+    /// Small, unique on this host, never given twice.
+    pub number: u32,
+    pub name: Name,
+    pub template: Name,
+    pub hypervisor: HypervisorKind,
+    pub accel: Accel,
+    pub vcpu: u32,
+    pub vram: Size,
+    pub boot: Boot,
+    pub disks: Vec<Disk>,
+    pub nics: Vec<Nic>,
+    /// Whether the first-boot volume [`VmSpec::SEED`] is plugged in, as the last disk.
+    pub seed: bool,
+}
+
+impl VmSpec {
+    /// The first-boot volume's file in the VM's folder.
+    pub const SEED: &'static str = "seed.img";
+    /// The VM's own UEFI variables, in the VM's folder (QEMU only).
+    pub const EFI_VARS: &'static str = "efivars.fd";
+
+    /// vhost-user backends map the guest's memory, so it must be shared.
+    pub fn needs_shared_memory(&self) -> bool {
+        self.nics.iter().any(|nic| matches!(nic.link, Link::Vhost { .. }))
+    }
+
+    /// The address to reach the guest at, if this host knows one.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.nics.iter().find_map(|nic| nic.address.as_ref().map(|address| address.ip.addr()))
+    }
+
+    pub fn has_user_network(&self) -> bool {
+        self.nics.iter().any(|nic| matches!(nic.link, Link::User))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HypervisorKind {
+    CloudHypervisor,
+    Qemu,
+}
+
+impl fmt::Display for HypervisorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            HypervisorKind::CloudHypervisor => "cloud-hypervisor",
+            HypervisorKind::Qemu => "qemu",
+        })
+    }
+}
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    Kvm,
+    /// QEMU's own translation: works everywhere, many times slower.
+    Tcg,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Boot {
+    /// UEFI. `vars` is the empty variable store that QEMU's firmware is shipped with; each VM gets
+    /// its own copy.
+    Firmware { code: PathBuf, vars: Option<PathBuf> },
+    /// The kernel is handed over directly.
+    Kernel { kernel: PathBuf, initramfs: Option<PathBuf>, cmdline: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The template's word for it; also the device's id, so it is a [`Name`].
+    pub name: Name,
+    /// What it was cloned from; a blank disk has none.
+    pub source: Option<PathBuf>,
+    /// What the disk is grown to; the source's own size when not given.
+    pub size: Option<Size>,
+    pub readonly: bool,
+}
+
+impl Disk {
+    /// The disk's file in the VM's folder.
+    pub fn file(&self) -> String {
+        format!("{}.raw", self.name)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nic {
+    pub index: u8,
+    /// The network's name.
+    pub network: Name,
+    pub mac: Mac,
+    pub link: Link,
+    /// What this host gave it; without one the guest's own DHCP decides.
+    pub address: Option<Address>,
+}
+
+impl Nic {
+    /// The host's name for its port: `v<number>n<index>`, at most 15 bytes for ever.
+    pub fn port(&self, vm_number: u32) -> String {
+        format!("v{vm_number}n{}", self.index)
+    }
+
+    /// The vhost-user socket's file in the VM's runtime folder.
+    pub fn socket(&self) -> String {
+        format!("n{}.sock", self.index)
+    }
+}
+
+/// How a NIC meets its network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Link {
+    /// A `dpdkvhostuserclient` port of an Open vSwitch `netdev` bridge.
+    Vhost { bridge: String, create: bool },
+    /// A tap on an Open vSwitch bridge, or on a plain Linux one.
+    Tap { bridge: String, switch: Switch, create: bool },
+    /// The hypervisor's own address translation: no privileges, nothing to set up.
+    User,
+}
+
+/// What a bridge is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Switch {
+    /// Open vSwitch.
+    Ovs,
+    /// A Linux bridge.
+    Bridge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// The address with its prefix length.
+    pub ip: Ipv4Net,
+    pub gateway: Option<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
+}
+
+/// What a network gives addresses from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    pub network: Name,
+    pub net: Ipv4Net,
+    /// Never given to a VM.
+    pub gateway: Option<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
+}

@@ -1,0 +1,8 @@
+//! 1 · What a VM may be: the catalogue of templates, the user data, and how one becomes a
+//! [`VmSpec`](crate::spec::VmSpec). Pure: it opens no file and asks no clock.
+
+mod instantiate;
+mod user_data;
+
+pub use instantiate::{Identity, Overrides, Resolved, find, instantiate};
+pub use user_data::{Ssh, User, UserData};
