@@ -76,6 +76,12 @@ impl Error {
         self
     }
 
+    /// The same error, ending with another exit code.
+    #[must_use]
+    pub fn with_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }

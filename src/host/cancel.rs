@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::error::{Error, Result};
 
 /// Ctrl-C, seen by long work between two pieces of it, so that it can undo what it did.
@@ -8,6 +10,24 @@ use crate::error::{Error, Result};
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
+    /// One that Ctrl-C or SIGTERM sets from now on, instead of ending the process.
+    pub fn on_interrupt() -> Self {
+        let cancel = Self::default();
+        let seen = cancel.clone();
+        std::thread::spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+            runtime.block_on(async {
+                let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+                seen.set();
+            });
+        });
+        cancel
+    }
+
     pub fn set(&self) {
         self.0.store(true, Ordering::SeqCst);
     }

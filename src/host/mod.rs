@@ -12,5 +12,5 @@ pub use cancel::Cancel;
 pub use clock::{Timestamp, now, pause};
 pub use dirs::{Dirs, Mode};
 pub use lock::{Lock, LockError};
-pub use process::{Child, ExitStatus, Handle, Spawn};
+pub use process::{Child, ExitStatus, Handle, Spawn, exec, inherited_pipe};
 pub use program::{Output, Program, ProgramError, find_program};

@@ -99,8 +99,35 @@ impl Spawn {
         let child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        Ok(Child { handle: Handle::of(pid)?, pidfd })
+        Ok(Child { handle: Handle::of(pid)?, pidfd, ours: true })
     }
+}
+
+/// Becomes another program; returns only if that failed.
+#[allow(clippy::disallowed_methods)]
+pub fn exec(program: impl AsRef<OsStr>, args: &[OsString]) -> io::Error {
+    Command::new(program).args(args).exec()
+}
+
+/// A pipe or socket that whoever started this process passed on under `number`; `None` when there
+/// is nothing under it. Call it once for each number, before any file is opened.
+#[allow(unsafe_code)] // Only the caller of this program knows that the number is a descriptor.
+pub fn inherited_pipe(number: i32) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD only looks; a number that is no descriptor is answered with an error.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and nothing else in this process owns it: it was opened before we began.
+    let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
+    let file_type = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd).ok()?.st_mode);
+    if !matches!(file_type, rustix::fs::FileType::Fifo | rustix::fs::FileType::Socket) {
+        // Some other file of the caller's: left open as it was.
+        let _ = std::os::fd::IntoRawFd::into_raw_fd(fd);
+        return None;
+    }
+    // Not for the hypervisor.
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(fd)
 }
 
 /// How a process ended.
@@ -110,16 +137,32 @@ pub enum ExitStatus {
     Signal(i32),
 }
 
-/// A child of this process.
+/// A child of this process. Dropping it kills it, so that work given up half way leaves no process;
+/// one that shall outlive us is [left](Child::leave).
 #[derive(Debug)]
 pub struct Child {
     handle: Handle,
     pidfd: OwnedFd,
+    ours: bool,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.ours && matches!(self.try_wait(), Ok(None)) {
+            // The only failure is that it has just ended by itself.
+            let _ = self.signal(Signal::KILL);
+        }
+    }
 }
 
 impl Child {
     pub fn handle(&self) -> Handle {
         self.handle
+    }
+
+    /// Lets it live on without us.
+    pub fn leave(mut self) {
+        self.ours = false;
     }
 
     pub fn pid(&self) -> i32 {

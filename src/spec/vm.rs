@@ -30,6 +30,8 @@ pub struct VmSpec {
     pub nics: Vec<Nic>,
     /// Whether the first-boot volume [`VmSpec::SEED`] is plugged in, as the last disk.
     pub seed: bool,
+    /// The first user that the seed makes: who `v vm ssh` logs in as.
+    pub login: Option<String>,
 }
 
 impl VmSpec {
