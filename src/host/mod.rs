@@ -4,13 +4,25 @@
 mod cancel;
 mod clock;
 mod dirs;
+mod image_file;
+mod link;
 mod lock;
+mod new_file;
 mod process;
 mod program;
+mod progress;
+mod tap;
+mod writeback;
 
 pub use cancel::Cancel;
 pub use clock::{Timestamp, now, pause};
 pub use dirs::{Dirs, Mode};
+pub use image_file::{free_space, open_image};
+pub use link::NetDevice;
 pub use lock::{Lock, LockError};
+pub use new_file::NewFile;
 pub use process::{Child, ExitStatus, Handle, Spawn, exec, inherited_pipe};
 pub use program::{Output, Program, ProgramError, find_program};
+pub use progress::{Progress, Quiet};
+pub use tap::{TapError, open_tap};
+pub use writeback::start_writeback;

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -152,6 +152,8 @@ impl Drop for Child {
             // The only failure is that it has just ended by itself.
             let _ = self.signal(Signal::KILL);
         }
+        // Takes the status of one that has ended, so that no zombie is left behind.
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }
 }
 
@@ -172,7 +174,7 @@ impl Child {
     /// The exit status, if it has ended.
     pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let Some(status) = waitid(WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.pidfd)), options)? else {
+        let Some(status) = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)? else {
             return Ok(None);
         };
         Ok(match (status.exit_status(), status.terminating_signal()) {

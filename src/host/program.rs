@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::Cancel;
+
 #[derive(Debug, Clone)]
 pub struct Program {
     name: OsString,
     args: Vec<OsString>,
     input: Vec<u8>,
     deadline: Duration,
+    cancel: Option<Cancel>,
 }
 
 /// What a program that ended with exit code 0 wrote.
@@ -39,6 +42,8 @@ pub enum ProgramError {
     Spawn { program: String, source: io::Error },
     #[error("`{program}` did not answer in {} s", deadline.as_secs_f32())]
     Deadline { program: String, deadline: Duration },
+    #[error("interrupted")]
+    Interrupted { program: String },
     #[error("`{program}` failed ({status}){}", last_words(stderr))]
     Failed { program: String, status: String, code: Option<i32>, stderr: String },
     #[error("`{program}` gave an answer that cannot be read: {reason}")]
@@ -52,7 +57,13 @@ fn last_words(stderr: &str) -> String {
 
 impl Program {
     pub fn new(name: impl AsRef<OsStr>) -> Self {
-        Self { name: name.as_ref().to_owned(), args: Vec::new(), input: Vec::new(), deadline: Duration::from_secs(10) }
+        Self {
+            name: name.as_ref().to_owned(),
+            args: Vec::new(),
+            input: Vec::new(),
+            deadline: Duration::from_secs(10),
+            cancel: None,
+        }
     }
 
     #[must_use]
@@ -76,6 +87,13 @@ impl Program {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Kills it soon after `cancel` is set; for programs that run long.
+    #[must_use]
+    pub fn cancel(mut self, cancel: &Cancel) -> Self {
+        self.cancel = Some(cancel.clone());
         self
     }
 
@@ -112,12 +130,15 @@ impl Program {
         let stdout = collect(child.stdout.take().map(|pipe| Box::new(pipe) as _));
         let stderr = collect(child.stderr.take().map(|pipe| Box::new(pipe) as _));
 
-        let ended = wait_until(child.id(), started + self.deadline).map_err(spawn_error)?;
-        if !ended {
+        let wait = wait_until(child.id(), started + self.deadline, self.cancel.as_ref()).map_err(spawn_error)?;
+        if wait != Wait::Ended {
             // Its children may hold the pipes open, so the readers are left to end by themselves.
             let _ = child.kill();
             let _ = child.wait();
-            return Err(ProgramError::Deadline { program, deadline: self.deadline });
+            return Err(match wait {
+                Wait::Cancelled => ProgramError::Interrupted { program },
+                _ => ProgramError::Deadline { program, deadline: self.deadline },
+            });
         }
         let status = child.wait().map_err(spawn_error)?;
         if let Some(feeder) = feeder {
@@ -141,21 +162,37 @@ impl Program {
     }
 }
 
-/// Waits on a pidfd, so that a deadline needs no polling.
-fn wait_until(pid: u32, deadline: Instant) -> io::Result<bool> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Ended,
+    Deadline,
+    Cancelled,
+}
+
+/// How often a wait looks whether it was cancelled.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Waits on a pidfd, so that a deadline needs no polling; a cancellation does.
+fn wait_until(pid: u32, deadline: Instant, cancel: Option<&Cancel>) -> io::Result<Wait> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let kill = |why| {
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        Ok(why)
+    };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let slice = if cancel.is_some() { left.min(CANCEL_INTERVAL) } else { left };
+        let timeout = Timespec { tv_sec: slice.as_secs().cast_signed(), tv_nsec: slice.subsec_nanos().into() };
         match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => {
-                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-                return Ok(false);
-            }
-            Ok(_) => return Ok(true),
+            Ok(0) if slice == left => return kill(Wait::Deadline),
+            Ok(0) => {}
+            Ok(_) => return Ok(Wait::Ended),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+        }
+        if cancel.is_some_and(Cancel::is_set) {
+            return kill(Wait::Cancelled);
         }
     }
 }
@@ -187,5 +224,24 @@ mod tests {
     fn a_deadline_kills() {
         let slow = Program::new("sleep").arg("60").deadline(Duration::from_millis(50)).run();
         assert!(matches!(slow, Err(ProgramError::Deadline { .. })), "{slow:?}");
+    }
+
+    #[test]
+    fn a_cancellation_kills() {
+        let cancel = Cancel::default();
+        let started = Instant::now();
+        let stopper = std::thread::spawn({
+            let cancel = cancel.clone();
+            move || {
+                std::thread::sleep(Duration::from_millis(50));
+                cancel.set();
+            }
+        });
+        let slow = Program::new("sleep").arg("60").deadline(Duration::from_secs(60)).cancel(&cancel).run();
+        stopper.join().unwrap();
+        assert!(matches!(slow, Err(ProgramError::Interrupted { .. })), "{slow:?}");
+        assert!(started.elapsed() < Duration::from_secs(10));
+        let quick = Program::new("true").cancel(&Cancel::default()).run();
+        assert!(quick.is_ok(), "{quick:?}");
     }
 }

@@ -93,6 +93,23 @@ impl fmt::Display for Name {
     }
 }
 
+impl schemars::JsonSchema for Name {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Name".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A DNS label: a-z, 0-9 and inner hyphens, at most 63, not only digits",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": Name::MAX,
+            "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+            "not": { "pattern": "^[0-9]+$" }
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Exit;
+use crate::error::Error;
 
 /// Where a VM is in its life.
 ///
@@ -62,6 +63,12 @@ pub enum Refusal {
     NotPaused,
     #[error("it is running")]
     Running,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Error::refused(refusal.to_string())
+    }
 }
 
 impl State {
