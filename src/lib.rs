@@ -33,5 +33,8 @@
 //! Only `store` has SQL, only `host` starts processes or reads the clock, only `cli` prints.
 
 pub mod error;
-pub mod host;
 pub mod spec;
+pub mod host;
+
+pub mod config;
+pub mod template;

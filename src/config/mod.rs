@@ -3,11 +3,31 @@
 //! `config.toml`, then `config.d/*.toml` in the order of their names; a drop-in's entry replaces
 //! the one of the same name. Unknown keys, wrong types and references to nothing are errors that
 //! name file, line, column and the nearest known word; a file that is wrong changes nothing.
+//!
+//! ```text
+//! text ── source ──► positions ── decode ──► file (types) ── draft (merged) ── rules ──► Config
+//! ```
+//!
+//! [`schema`](json_schema) says the same grammar to editors, from the same types.
 
+mod decode;
+mod draft;
 mod file;
+mod limits;
+mod link;
 mod load;
+mod paths;
+mod rules;
 mod schema;
+mod source;
 
-pub use file::{Accelerator, Config, DiskEntry, HypervisorSetting, ImageEntry, LinkEntry, NetEntry, Network, NodeEntry, Template};
+pub use file::{
+    Accelerator, CloudHypervisorEntry, Config, DEFAULT_BRIDGE, DiskEntry, HypervisorSetting, ImageEntry, NetEntry,
+    Network, NetworkKind, NodeEntry, QemuEntry, Template,
+};
+pub use limits::{MAX_DISKS, MAX_NICS, MAX_VCPU, MAX_VRAM, MIN_VRAM, check_vcpu, check_vram};
+pub use link::LinkEntry;
 pub use load::{check, load};
+pub(crate) use paths::{home, resolve};
 pub use schema::json_schema;
+pub(crate) use source::{Excerpts, Source, or_one_of};

@@ -4,5 +4,5 @@
 mod instantiate;
 mod user_data;
 
-pub use instantiate::{Identity, Overrides, Resolved, find, instantiate};
+pub use instantiate::{Identity, Overrides, PlannedNic, Resolved, disks, find, instantiate, nics};
 pub use user_data::{Ssh, User, UserData};

@@ -1,0 +1,308 @@
+//! The grammar as types: serde reads by them, schemars describes them (the doc comments are the
+//! descriptions an editor shows), and the rest of the program uses them as they are.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ipnet::Ipv4Net;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::limits::{MAX_DISKS, MAX_NICS, MAX_VCPU};
+use super::link::LinkEntry;
+use crate::spec::{Name, Size, Subnet, Switch};
+
+/// The bridge of a network that names none.
+pub const DEFAULT_BRIDGE: &str = "vsbr0";
+
+/// All files merged and checked: every reference leads somewhere and every path is absolute.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Config {
+    pub node: NodeEntry,
+    pub networks: Vec<Network>,
+    pub images: Vec<ImageEntry>,
+    pub templates: Vec<Template>,
+}
+
+impl Config {
+    pub fn network(&self, name: &Name) -> Option<&Network> {
+        self.networks.iter().find(|network| network.name == *name)
+    }
+
+    pub fn image(&self, name: &Name) -> Option<&ImageEntry> {
+        self.images.iter().find(|image| image.name == *name)
+    }
+
+    /// The link a NIC asks for, or its network's own; none when neither says one.
+    pub fn link(&self, net: &NetEntry) -> Option<LinkEntry> {
+        net.link.or_else(|| self.network(&net.name).map(|network| network.kind.default_link()))
+    }
+}
+
+/// Virshle's configuration: this host, its networks and images, and the templates VMs are made from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// This host.
+    #[serde(default)]
+    pub(super) node: NodeEntry,
+    /// The networks that VMs are plugged into.
+    #[serde(default)]
+    pub(super) network: Vec<Network>,
+    /// The images that disks are cloned from, by name.
+    #[serde(default)]
+    pub(super) image: Vec<ImageEntry>,
+    /// What VMs are made from.
+    #[serde(default)]
+    pub(super) template: Templates,
+}
+
+/// What VMs are made from.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Templates {
+    /// The templates.
+    #[serde(default)]
+    pub(super) vm: Vec<Template>,
+}
+
+/// This host: which hypervisor runs its VMs, and where the programs are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct NodeEntry {
+    /// The hypervisor of templates that name none.
+    pub hypervisor: HypervisorSetting,
+    /// What executes the guests' instructions.
+    pub accel: Accelerator,
+    /// The Open vSwitch database, like `unix:/run/openvswitch/db.sock`; without it, where `ovs-vsctl` looks by itself.
+    #[schemars(regex(pattern = "^(unix|tcp|ssl):.+$"))]
+    pub ovs_db: Option<String>,
+    /// cloud-hypervisor's files.
+    pub cloud_hypervisor: CloudHypervisorEntry,
+    /// QEMU's files.
+    pub qemu: QemuEntry,
+}
+
+/// cloud-hypervisor's files, where they are not in the usual places.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct CloudHypervisorEntry {
+    /// The program; without it, `cloud-hypervisor` on PATH.
+    pub program: Option<PathBuf>,
+    /// The firmware, `CLOUDHV.fd`; without it, the usual places.
+    pub firmware: Option<PathBuf>,
+}
+
+/// QEMU's files, where they are not in the usual places.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct QemuEntry {
+    /// The program; without it, QEMU for this machine's architecture on PATH.
+    pub program: Option<PathBuf>,
+    /// The firmware's code, like `OVMF_CODE_4M.fd`; without it, the usual places.
+    pub firmware: Option<PathBuf>,
+    /// The firmware's empty variable store, like `OVMF_VARS_4M.fd`; each VM gets its own copy.
+    pub vars: Option<PathBuf>,
+}
+
+/// Which hypervisor to use; `auto` takes cloud-hypervisor where hardware virtualisation works, else QEMU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HypervisorSetting {
+    #[default]
+    Auto,
+    CloudHypervisor,
+    Qemu,
+}
+
+/// What executes the guests' instructions; `auto` takes kvm where it works, else tcg.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accelerator {
+    #[default]
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+/// A network that VMs are plugged into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Network {
+    /// Its name, which a template's `net` refers to.
+    pub name: Name,
+    /// What it is made of.
+    #[serde(default, rename = "type")]
+    pub kind: NetworkKind,
+    /// The bridge; `vsbr0` when not given. A `user` network has none.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_.-]{1,15}$"))]
+    pub bridge: Option<String>,
+    /// Whether to make the bridge when it is missing.
+    #[serde(default)]
+    pub create: bool,
+    /// What VMs get their addresses from, like `10.44.0.0/24`; without it, the guest's own DHCP decides.
+    #[serde(default, deserialize_with = "subnet")]
+    #[schemars(with = "Option<String>", regex(pattern = "^[0-9]+(\\.[0-9]+){3}/[0-9]+$"))]
+    pub subnet: Option<Ipv4Net>,
+    /// The guests' way out; the subnet's first address when not given. It is never given to a VM.
+    #[serde(default, deserialize_with = "gateway")]
+    pub gateway: Option<Ipv4Addr>,
+    /// The guests' name servers.
+    #[serde(default, deserialize_with = "name_servers")]
+    pub dns: Vec<IpAddr>,
+}
+
+impl Network {
+    pub fn bridge(&self) -> &str {
+        self.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE)
+    }
+
+    /// What addresses are given from, with the gateway decided.
+    pub fn addresses(&self) -> Option<Subnet> {
+        let net = self.subnet?;
+        let gateway = self.gateway.or_else(|| net.hosts().next());
+        Some(Subnet { network: self.name.clone(), net, gateway, dns: self.dns.clone() })
+    }
+}
+
+/// What a network is made of: an Open vSwitch bridge, a Linux bridge, or the hypervisor's own address translation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkKind {
+    #[default]
+    Ovs,
+    Bridge,
+    User,
+}
+
+impl NetworkKind {
+    /// The link of a NIC that names none.
+    pub fn default_link(self) -> LinkEntry {
+        match self {
+            NetworkKind::Ovs => LinkEntry::Vhost,
+            NetworkKind::Bridge => LinkEntry::Tap,
+            NetworkKind::User => LinkEntry::User,
+        }
+    }
+
+    pub fn fits(self, link: LinkEntry) -> bool {
+        match link {
+            LinkEntry::Vhost => self == NetworkKind::Ovs,
+            LinkEntry::Tap => self != NetworkKind::User,
+            LinkEntry::User => self == NetworkKind::User,
+        }
+    }
+
+    /// What its bridge is made of; a `user` network has none.
+    pub fn switch(self) -> Option<Switch> {
+        match self {
+            NetworkKind::Ovs => Some(Switch::Ovs),
+            NetworkKind::Bridge => Some(Switch::Bridge),
+            NetworkKind::User => None,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NetworkKind::Ovs => "ovs",
+            NetworkKind::Bridge => "bridge",
+            NetworkKind::User => "user",
+        }
+    }
+}
+
+/// An image that disks are cloned from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ImageEntry {
+    /// Its name, which a template's disk refers to.
+    pub name: Name,
+    /// The file: raw, qcow2, vmdk, vdi or vhdx. It is never written.
+    pub path: PathBuf,
+}
+
+/// What a VM is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Template {
+    /// Its name, for `v vm create -t`.
+    pub name: Name,
+    /// How many processors.
+    #[schemars(range(min = 1, max = MAX_VCPU))]
+    pub vcpu: u32,
+    /// How much memory, in whole MiB.
+    pub vram: Size,
+    /// The hypervisor, if not the node's.
+    pub hypervisor: Option<HypervisorSetting>,
+    /// A kernel that is booted directly, instead of the firmware.
+    pub kernel: Option<PathBuf>,
+    /// The kernel's initial RAM disk.
+    pub initramfs: Option<PathBuf>,
+    /// The kernel's command line.
+    pub cmdline: Option<String>,
+    /// The firmware, if not the node's.
+    pub firmware: Option<PathBuf>,
+    /// The disks, in the order the guest sees them.
+    #[serde(default, rename = "disk")]
+    #[schemars(length(max = MAX_DISKS))]
+    pub disks: Vec<DiskEntry>,
+    /// The network interfaces, in the order the guest sees them.
+    #[serde(default, rename = "net")]
+    #[schemars(length(max = MAX_NICS))]
+    pub nets: Vec<NetEntry>,
+}
+
+/// A disk: a clone of the file `path`, or of the image `image`, or blank.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DiskEntry {
+    /// Its name, different from the VM's other disks'.
+    pub name: Name,
+    /// The file to clone; it is never written.
+    pub path: Option<PathBuf>,
+    /// The name of the image to clone.
+    pub image: Option<Name>,
+    /// What the disk is grown to; a blank disk needs it.
+    pub size: Option<Size>,
+    /// Whether the guest may only read it.
+    #[serde(default)]
+    pub readonly: bool,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NetEntry {
+    /// The name of its network.
+    pub name: Name,
+    /// How it is plugged in; without it, as the network's type has it: ovs → vhost, bridge → tap, user → user.
+    #[serde(rename = "type")]
+    pub link: Option<LinkEntry>,
+}
+
+/// Reads a text whose own parser does not repeat what it was given.
+fn written<'de, T: FromStr, D: Deserializer<'de>>(deserializer: D, what: impl Display) -> Result<T, D::Error> {
+    let text = Cow::<'de, str>::deserialize(deserializer)?;
+    text.parse().map_err(|_| de::Error::custom(format!("`{}` is not {what}", text.escape_debug())))
+}
+
+fn subnet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Net>, D::Error> {
+    written(deserializer, "an IPv4 subnet, which is written like `10.44.0.0/24`").map(Some)
+}
+
+fn gateway<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Addr>, D::Error> {
+    written(deserializer, "an IPv4 address, which is written like `10.44.0.1`").map(Some)
+}
+
+fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    struct Server(IpAddr);
+    impl<'de> Deserialize<'de> for Server {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            written(deserializer, "an IP address, which is written like `10.44.0.1`").map(Self)
+        }
+    }
+    Ok(Vec::<Server>::deserialize(deserializer)?.into_iter().map(|server| server.0).collect())
+}

@@ -1,0 +1,58 @@
+//! How large a VM may be; the same limits hold for a template and for what `create` overrides.
+
+use crate::spec::Size;
+
+/// What both hypervisors can number.
+pub const MAX_VCPU: u32 = 255;
+/// Below this no firmware starts.
+pub const MIN_VRAM: Size = Size::mib(16);
+/// Far above any host; it catches a unit that was meant otherwise.
+pub const MAX_VRAM: Size = Size::gib(16 * 1024);
+/// Together with [`MAX_DISKS`], the first-boot volume and the hypervisor's own devices they fit
+/// into the 32 slots of one PCI bus.
+pub const MAX_NICS: usize = 8;
+pub const MAX_DISKS: usize = 16;
+/// Disks are made of whole sectors.
+pub(super) const SECTOR: u64 = 512;
+
+/// The reason completes the sentence "`vcpu` …".
+pub fn check_vcpu(vcpu: u32) -> Result<(), String> {
+    if (1..=MAX_VCPU).contains(&vcpu) {
+        return Ok(());
+    }
+    Err(format!("must be from 1 to {MAX_VCPU}, not `{vcpu}`"))
+}
+
+/// The reason completes the sentence "`vram` …".
+pub fn check_vram(vram: Size) -> Result<(), String> {
+    if vram < MIN_VRAM || vram > MAX_VRAM {
+        return Err(format!("must be from {MIN_VRAM} to {MAX_VRAM}, not `{vram}`"));
+    }
+    if !vram.bytes().is_multiple_of(Size::MIB) {
+        return Err(format!("must be whole MiB, like `{}MiB`, not `{vram}`", vram.bytes() / Size::MIB));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits() {
+        for (vcpu, fits) in [(0, false), (1, true), (255, true), (256, false), (u32::MAX, false)] {
+            assert_eq!(check_vcpu(vcpu).is_ok(), fits, "{vcpu}");
+        }
+        let rows = [
+            (Size::mib(15), false),
+            (Size::mib(16), true),
+            (Size::gib(2), true),
+            (Size::from_bytes(2 * Size::GIB + 1), false),
+            (Size::gib(16 * 1024), true),
+            (Size::gib(16 * 1024 + 1), false),
+        ];
+        for (vram, fits) in rows {
+            assert_eq!(check_vram(vram).is_ok(), fits, "{vram}");
+        }
+    }
+}

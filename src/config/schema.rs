@@ -1,0 +1,225 @@
+//! The grammar as a JSON schema, for editors and for the NixOS module.
+
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::{RecursiveTransform, Transform};
+use serde_json::{Value, json};
+
+use super::file::File;
+
+/// The JSON schema (draft 2020-12) of one file.
+pub fn json_schema() -> Value {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>();
+    RecursiveTransform(without_null).transform(&mut schema);
+    schema.insert("title".to_owned(), json!("Virshle configuration"));
+    schema.to_value()
+}
+
+/// TOML has no null: a key is there or not. (A table's default follows from its keys'.)
+fn without_null(schema: &mut Schema) {
+    if schema.get("default").is_some_and(|default| default.is_null() || default.is_object()) {
+        schema.remove("default");
+    }
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            schema.insert("type".to_owned(), one);
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+        choices.retain(|choice| *choice != json!({ "type": "null" }));
+        if let [Value::Object(one)] = choices.as_slice() {
+            let one = one.clone();
+            schema.remove("anyOf");
+            for (key, value) in one {
+                schema.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::of_text;
+    use std::path::Path;
+
+    /// Every key of the grammar.
+    const WHOLE: &str = r#"
+        [node]
+        hypervisor = "auto"
+        accel = "auto"
+        ovs-db = "unix:/run/openvswitch/db.sock"
+        [node.cloud-hypervisor]
+        program = "/path"
+        firmware = "/path/CLOUDHV.fd"
+        [node.qemu]
+        program = "/path"
+        firmware = "/path/OVMF_CODE_4M.fd"
+        vars = "/path/OVMF_VARS_4M.fd"
+
+        [[network]]
+        name = "main"
+        type = "ovs"
+        bridge = "vsbr0"
+        create = false
+        subnet = "10.44.0.0/24"
+        gateway = "10.44.0.1"
+        dns = ["10.44.0.1"]
+
+        [[image]]
+        name = "debian-12"
+        path = "~/images/debian-12.qcow2"
+
+        [[template.vm]]
+        name = "xs"
+        vcpu = 1
+        vram = 2
+        hypervisor = "qemu"
+        kernel = "/path"
+        initramfs = "/path"
+        cmdline = "console=ttyS0 root=/dev/vda1"
+        [[template.vm.disk]]
+        name = "os"
+        image = "debian-12"
+        size = "50G"
+        readonly = false
+        [[template.vm.net]]
+        name = "main"
+        [template.vm.net.type.vhost]
+
+        [[template.vm]]
+        name = "s"
+        vcpu = 1
+        vram = "512MiB"
+        firmware = "/path"
+        disk = [{ name = "os", path = "~/os.img" }, { name = "data", size = 1 }]
+        net = [{ name = "main", type = "tap" }, { name = "main", type = { tap = {} } }, { name = "u", type.user = {} }]
+    "#;
+
+    /// Follows `$ref`s, and gives each way that a value may be.
+    fn choices<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+            return choices(root, root.pointer(reference.trim_start_matches('#')).expect(reference));
+        }
+        for key in ["anyOf", "oneOf"] {
+            if let Some(Value::Array(all)) = schema.get(key) {
+                return all.iter().flat_map(|one| choices(root, one)).collect();
+            }
+        }
+        vec![schema]
+    }
+
+    /// Marks each schema that the value walks through, and fails on a key that none of them has.
+    fn walk(root: &Value, schema: &Value, value: &toml::Value, path: &str, seen: &mut Vec<String>) {
+        let choices = choices(root, schema);
+        match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table {
+                    let path = format!("{path}.{key}");
+                    let found = choices.iter().find_map(|one| one.get("properties")?.get(key));
+                    let found = found.unwrap_or_else(|| panic!("`{path}` is not in the schema"));
+                    walk(root, found, value, &path, seen);
+                    seen.push(path);
+                }
+            }
+            toml::Value::Array(items) => {
+                let found = choices.iter().find_map(|one| one.get("items"));
+                let found = found.unwrap_or_else(|| panic!("`{path}` is no list in the schema"));
+                items.iter().for_each(|item| walk(root, found, item, path, seen));
+            }
+            scalar => {
+                let name = match scalar {
+                    toml::Value::String(_) => "string",
+                    toml::Value::Integer(_) => "integer",
+                    toml::Value::Boolean(_) => "boolean",
+                    _ => "number",
+                };
+                let fits = |one: &&Value| {
+                    let kind = one.get("type").and_then(Value::as_str);
+                    let word = one.get("enum").and_then(Value::as_array);
+                    (kind == Some(name) || (name == "integer" && kind == Some("number")))
+                        && word.is_none_or(|words| words.iter().any(|word| word.as_str() == scalar.as_str()))
+                };
+                assert!(choices.iter().any(fits), "`{path}` = {scalar} does not fit {schema}");
+            }
+        }
+    }
+
+    /// Every key that the schema has, by the same paths.
+    fn keys(root: &Value, schema: &Value, path: &str, all: &mut Vec<String>) {
+        for one in choices(root, schema) {
+            if let Some(items) = one.get("items") {
+                keys(root, items, path, all);
+            }
+            for (key, value) in one.get("properties").and_then(Value::as_object).into_iter().flatten() {
+                let path = format!("{path}.{key}");
+                keys(root, value, &path, all);
+                all.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_the_grammar_reads_and_no_others() {
+        of_text(WHOLE).unwrap();
+        let schema = json_schema();
+        let (mut seen, mut all) = (Vec::new(), Vec::new());
+        walk(&schema, &schema, &toml::Value::Table(WHOLE.parse().unwrap()), "", &mut seen);
+        keys(&schema, &schema, "", &mut all);
+        seen.sort();
+        seen.dedup();
+        all.sort();
+        assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn the_examples_fit_the_schema() {
+        let schema = json_schema();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
+        let mut read = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                walk(&schema, &schema, &toml::Value::Table(text.parse().unwrap()), "", &mut Vec::new());
+                read += 1;
+            }
+        }
+        assert!(read >= 6, "{read} examples");
+    }
+
+    #[test]
+    fn every_table_is_strict_and_every_key_described() {
+        fn visit(value: &Value, path: &str) {
+            match value {
+                Value::Object(map) => {
+                    if let Some(Value::Object(properties)) = map.get("properties") {
+                        assert_eq!(map.get("additionalProperties"), Some(&json!(false)), "{path}");
+                        for (key, property) in properties {
+                            let described = property.get("description").is_some();
+                            assert!(described, "`{key}` in {path} has no description");
+                        }
+                    }
+                    map.iter().for_each(|(key, value)| visit(value, &format!("{path}/{key}")));
+                }
+                Value::Array(items) => items.iter().for_each(|item| visit(item, path)),
+                Value::Null => panic!("a null in {path}"),
+                Value::String(text) => assert_ne!(text, "null", "{path}"),
+                _ => {}
+            }
+        }
+        visit(&json_schema(), "#");
+    }
+
+    #[test]
+    fn the_published_schema_is_fresh() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("public/config.schema.json");
+        let regenerate = "write it anew: v config schema > public/config.schema.json";
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{error}: {regenerate}"));
+        let published: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {regenerate}"));
+        let schema = json_schema();
+        assert!(published == schema, "{} is out of date; {regenerate}\n{schema:#}", path.display());
+    }
+}

@@ -1,0 +1,341 @@
+//! From a template to the spec of one VM. What must be asked of the machine (which hypervisor,
+//! which firmware, which addresses are free) comes in as arguments, decided by the caller.
+
+use std::fmt::Display;
+
+use uuid::Uuid;
+
+use crate::config::{Config, DEFAULT_BRIDGE, LinkEntry, Template, check_vcpu, check_vram, or_one_of};
+use crate::error::{Error, Result, nearest};
+use crate::spec::{
+    Accel, Address, Boot, Disk, HypervisorKind, Link, Mac, Name, Nic, SPEC_VERSION, Size, Subnet, Switch, VmSpec,
+};
+
+/// Who the VM is; the store gives number and name so that no two VMs share them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub uuid: Uuid,
+    pub number: u32,
+    pub name: Name,
+}
+
+/// What a person asks for in place of the template's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overrides {
+    pub vcpu: Option<u32>,
+    pub vram: Option<Size>,
+}
+
+/// What `auto` and the usual places came to on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    pub hypervisor: HypervisorKind,
+    pub accel: Accel,
+    pub boot: Boot,
+}
+
+/// A NIC before it has an address: what it is plugged into, and where its address comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedNic {
+    pub network: Name,
+    pub link: Link,
+    /// Without one, the guest's own DHCP decides.
+    pub subnet: Option<Subnet>,
+}
+
+/// The template of a name.
+pub fn find<'a>(config: &'a Config, name: &str) -> Result<&'a Template> {
+    if let Some(template) = config.templates.iter().find(|template| template.name.as_str() == name) {
+        return Ok(template);
+    }
+    let names: Vec<&str> = config.templates.iter().map(|template| template.name.as_str()).collect();
+    let hint = match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if names.is_empty() => "the config has no template; add a `[[template.vm]]`".to_owned(),
+        None => format!("choose {}", or_one_of(&names)),
+    };
+    Err(Error::not_found(format!("no template `{}`", name.escape_debug())).hint(hint))
+}
+
+/// The NICs in the template's order. A name without a `[[network]]` gets its type's defaults.
+pub fn nics(config: &Config, template: &Template) -> Result<Vec<PlannedNic>> {
+    template
+        .nets
+        .iter()
+        .map(|net| {
+            let network = config.network(&net.name);
+            let link = config.link(net).ok_or_else(|| {
+                Error::usage(format!("there is no network `{}` to take the NIC's type from", net.name))
+                    .hint("write the type: `type = \"vhost\"`, `\"tap\"` or `\"user\"`")
+            })?;
+            let bridge = || network.map_or(DEFAULT_BRIDGE, |network| network.bridge()).to_owned();
+            let create = network.is_some_and(|network| network.create);
+            let link = match link {
+                LinkEntry::Vhost => Link::Vhost { bridge: bridge(), create },
+                LinkEntry::Tap => {
+                    let switch = network.and_then(|network| network.kind.switch()).unwrap_or(Switch::Ovs);
+                    Link::Tap { bridge: bridge(), switch, create }
+                }
+                LinkEntry::User => Link::User,
+            };
+            let subnet = network.and_then(|network| network.addresses());
+            Ok(PlannedNic { network: net.name.clone(), link, subnet })
+        })
+        .collect()
+}
+
+/// Everything decided about one VM. `addresses` holds one place for each NIC, in order.
+pub fn instantiate(
+    config: &Config,
+    template: &Template,
+    identity: &Identity,
+    resolved: &Resolved,
+    addresses: &[Option<Address>],
+    overrides: &Overrides,
+) -> Result<VmSpec> {
+    let vcpu = overrides.vcpu.unwrap_or(template.vcpu);
+    check_vcpu(vcpu).map_err(|what| out_of_range("vcpu", what))?;
+    let vram = overrides.vram.unwrap_or(template.vram);
+    check_vram(vram).map_err(|what| out_of_range("vram", what))?;
+    let planned = nics(config, template)?;
+    if planned.len() != addresses.len() {
+        return Err(Error::failed(format!(
+            "the template `{}` has {} NICs, and {} addresses were given for them",
+            template.name,
+            planned.len(),
+            addresses.len()
+        )));
+    }
+    let nics = (0..=u8::MAX).zip(planned).zip(addresses).map(|((index, planned), address)| Nic {
+        index,
+        network: planned.network,
+        mac: Mac::of(identity.uuid, index),
+        link: planned.link,
+        address: address.clone(),
+    });
+    Ok(VmSpec {
+        version: SPEC_VERSION,
+        uuid: identity.uuid,
+        number: identity.number,
+        name: identity.name.clone(),
+        template: template.name.clone(),
+        hypervisor: resolved.hypervisor,
+        accel: resolved.accel,
+        vcpu,
+        vram,
+        boot: resolved.boot.clone(),
+        disks: disks(config, template)?,
+        nics: nics.collect(),
+        seed: true,
+        login: None,
+    })
+}
+
+/// The disks in the template's order, each with the file it is cloned from.
+pub fn disks(config: &Config, template: &Template) -> Result<Vec<Disk>> {
+    template
+        .disks
+        .iter()
+        .map(|disk| {
+            let source = match (&disk.path, &disk.image) {
+                (Some(path), _) => Some(path.clone()),
+                (None, Some(image)) => {
+                    let found = config.image(image).ok_or_else(|| {
+                        Error::not_found(format!("no image `{image}` for the disk `{}`", disk.name))
+                            .hint("add an `[[image]]` of that name")
+                    })?;
+                    Some(found.path.clone())
+                }
+                (None, None) => None,
+            };
+            Ok(Disk { name: disk.name.clone(), source, size: disk.size, readonly: disk.readonly })
+        })
+        .collect()
+}
+
+fn out_of_range(key: &str, what: impl Display) -> Error {
+    Error::usage(format!("`{key}` {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DiskEntry, ImageEntry, NetEntry, Network, NetworkKind};
+    use crate::error::Kind;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn net(network: &str, link: Option<LinkEntry>) -> NetEntry {
+        NetEntry { name: name(network), link }
+    }
+
+    fn network(label: &str, kind: NetworkKind) -> Network {
+        Network {
+            name: name(label),
+            kind,
+            bridge: (kind != NetworkKind::User).then(|| format!("br-{label}")),
+            create: kind == NetworkKind::Bridge,
+            subnet: (kind == NetworkKind::Ovs).then(|| "10.44.0.0/24".parse().unwrap()),
+            gateway: None,
+            dns: vec!["10.44.0.53".parse().unwrap()],
+        }
+    }
+
+    fn template(nets: Vec<NetEntry>) -> Template {
+        let disk = |label: &str, image: Option<&str>, size: Option<Size>| DiskEntry {
+            name: name(label),
+            path: None,
+            image: image.map(name),
+            size,
+            readonly: false,
+        };
+        Template {
+            name: name("xs"),
+            vcpu: 2,
+            vram: Size::gib(2),
+            hypervisor: None,
+            kernel: None,
+            initramfs: None,
+            cmdline: None,
+            firmware: None,
+            disks: vec![disk("os", Some("debian-12"), None), disk("data", None, Some(Size::gib(1)))],
+            nets,
+        }
+    }
+
+    fn config() -> Config {
+        Config {
+            networks: vec![
+                network("main", NetworkKind::Ovs),
+                network("lan", NetworkKind::Bridge),
+                network("slirp", NetworkKind::User),
+            ],
+            images: vec![ImageEntry { name: name("debian-12"), path: "/srv/debian-12.qcow2".into() }],
+            templates: vec![template(vec![]), Template { name: name("big"), ..template(vec![]) }],
+            ..Config::default()
+        }
+    }
+
+    fn resolved() -> Resolved {
+        let boot = Boot::Firmware { code: "/fw/CLOUDHV.fd".into(), vars: None };
+        Resolved { hypervisor: HypervisorKind::CloudHypervisor, accel: Accel::Kvm, boot }
+    }
+
+    fn identity(number: u32) -> Identity {
+        Identity { uuid: Uuid::from_u128(0x6f1b0a1e_91a7_4d2c_9d52_0123456789ab), number, name: name("web-1") }
+    }
+
+    #[test]
+    fn templates_are_found_by_name_or_the_nearest_is_told() {
+        assert_eq!(find(&config(), "xs").unwrap().name, name("xs"));
+        let rows = [("sx", "did you mean `xs`?"), ("XS", "did you mean `xs`?"), ("gigantic", "choose `xs` or `big`")];
+        for (wanted, hint) in rows {
+            let error = find(&config(), wanted).unwrap_err();
+            assert_eq!((error.kind(), error.hint_text()), (Kind::NotFound, Some(hint)), "{wanted}");
+            assert!(error.message().contains(wanted), "{error}");
+        }
+        let error = find(&Config::default(), "xs").unwrap_err();
+        assert!(error.hint_text().unwrap().contains("[[template.vm]]"), "{error:?}");
+    }
+
+    #[test]
+    fn links_and_their_defaults() {
+        use LinkEntry::{Tap, User, Vhost};
+        let vhost = |bridge: &str| Link::Vhost { bridge: bridge.to_owned(), create: false };
+        let tap = |bridge: &str, switch, create| Link::Tap { bridge: bridge.to_owned(), switch, create };
+        let rows = [
+            ("an ovs network's own link", net("main", None), vhost("br-main"), true),
+            ("a tap on it", net("main", Some(Tap)), tap("br-main", Switch::Ovs, false), true),
+            ("a Linux bridge's own link", net("lan", None), tap("br-lan", Switch::Bridge, true), false),
+            ("a user network's own link", net("slirp", None), Link::User, false),
+            ("vhost without a network", net("other", Some(Vhost)), vhost("vsbr0"), false),
+            ("tap without a network", net("other", Some(Tap)), tap("vsbr0", Switch::Ovs, false), false),
+            ("user without a network", net("other", Some(User)), Link::User, false),
+        ];
+        for (what, entry, link, addressed) in rows {
+            let planned = nics(&config(), &template(vec![entry])).unwrap();
+            assert_eq!(planned[0].link, link, "{what}");
+            assert_eq!(planned[0].subnet.is_some(), addressed, "{what}");
+        }
+        let error = nics(&config(), &template(vec![net("other", None)])).unwrap_err();
+        assert!(error.hint_text().unwrap().contains("write the type"), "{error:?}");
+    }
+
+    #[test]
+    fn a_subnet_comes_with_its_first_address_as_gateway() {
+        let planned = nics(&config(), &template(vec![net("main", None)])).unwrap();
+        let subnet = planned[0].subnet.clone().unwrap();
+        assert_eq!(subnet.gateway, Some("10.44.0.1".parse().unwrap()));
+        assert_eq!(subnet.dns, ["10.44.0.53".parse::<std::net::IpAddr>().unwrap()]);
+        let mut config = config();
+        config.networks[0].gateway = Some("10.44.0.254".parse().unwrap());
+        assert_eq!(config.networks[0].addresses().unwrap().gateway, config.networks[0].gateway);
+    }
+
+    #[test]
+    fn a_spec_has_its_sources_and_overrides() {
+        let address = Address { ip: "10.44.0.2/24".parse().unwrap(), gateway: None, dns: vec![] };
+        let overrides = Overrides { vcpu: Some(4), vram: Some(Size::mib(512)) };
+        let template = template(vec![net("main", None), net("main", None)]);
+        let addresses = [Some(address.clone()), None];
+        let spec = instantiate(&config(), &template, &identity(7), &resolved(), &addresses, &overrides).unwrap();
+        assert_eq!((spec.vcpu, spec.vram, spec.seed), (4, Size::mib(512), true));
+        assert_eq!(spec.disks[0].source.as_deref(), Some(std::path::Path::new("/srv/debian-12.qcow2")));
+        assert_eq!((&spec.disks[1].source, spec.disks[1].size), (&None, Some(Size::gib(1))));
+        assert_eq!(spec.nics[0].address, Some(address));
+        assert_eq!(spec.nics[1].port(spec.number), "v7n1");
+        assert_eq!(spec.boot, resolved().boot);
+    }
+
+    #[test]
+    fn overrides_have_the_templates_limits() {
+        let rows = [
+            (Overrides { vcpu: Some(0), vram: None }, "`vcpu` must be from 1 to 255, not `0`"),
+            (Overrides { vcpu: Some(256), vram: None }, "`vcpu` must be from 1 to 255, not `256`"),
+            (Overrides { vcpu: None, vram: Some(Size::mib(15)) }, "`vram` must be from 16MiB to 16TiB, not `15MiB`"),
+        ];
+        for (overrides, message) in rows {
+            let spec = instantiate(&config(), &template(vec![]), &identity(1), &resolved(), &[], &overrides);
+            let error = spec.unwrap_err();
+            assert_eq!((error.kind(), error.message()), (Kind::Usage, message));
+        }
+    }
+
+    #[test]
+    fn each_nic_needs_its_address_place() {
+        let template = template(vec![net("main", None)]);
+        let spec = instantiate(&config(), &template, &identity(1), &resolved(), &[], &Overrides::default());
+        assert!(spec.unwrap_err().message().contains("1 NICs, and 0 addresses"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_vm_has_distinct_macs_short_ports_and_survives_json(
+            uuid: u128,
+            number: u32,
+            nics in 0..=crate::config::MAX_NICS,
+            label in "[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
+            mib in 16u64..1 << 20,
+            vcpu in 1u32..=255,
+        ) {
+            let identity = Identity { uuid: Uuid::from_u128(uuid), number, name: name(&label) };
+            let overrides = Overrides { vcpu: Some(vcpu), vram: Some(Size::mib(mib)) };
+            let template = template(vec![net("main", None); nics]);
+            let addresses = vec![None; nics];
+            let spec = instantiate(&config(), &template, &identity, &resolved(), &addresses, &overrides).unwrap();
+            let macs: HashSet<Mac> = spec.nics.iter().map(|nic| nic.mac).collect();
+            prop_assert_eq!(macs.len(), nics);
+            let ports: HashSet<String> = spec.nics.iter().map(|nic| nic.port(number)).collect();
+            prop_assert_eq!(ports.len(), nics);
+            for port in ports {
+                prop_assert!(port.len() <= 15, "{}", port);
+            }
+            let json = serde_json::to_string(&spec).unwrap();
+            prop_assert_eq!(serde_json::from_str::<VmSpec>(&json).unwrap(), spec);
+        }
+    }
+}
