@@ -38,3 +38,5 @@ pub mod host;
 
 pub mod config;
 pub mod template;
+pub mod image;
+pub mod disk;
