@@ -40,3 +40,4 @@ pub mod config;
 pub mod template;
 pub mod image;
 pub mod disk;
+pub mod network;

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!          check (at create)     prepare            connect (once its socket is there)      release
-//! vhost    bridge is netdev      –                  add-port dpdkvhostuserclient            del-port
+//! vhost    DPDK, netdev bridge   leftover removed   add-port dpdkvhostuserclient            del-port
 //! tap      bridge is there       tap + port         –                                       del-port, tap ends with its fd
 //! user     –                     –                  –                                       –
 //! ```
 //!
 //! Ports are named `v<number>n<index>` and carry their VM in `external_ids`, so that one left
 //! behind is found. Every call is idempotent: `prepare` takes over a port of the same VM that an
-//! earlier life left, and refuses one that is somebody else's; `release` of what is gone is done.
+//! earlier life left, and refuses one that is somebody else's; `connect` leaves a working port of
+//! the same VM and socket as it is; `release` of what is gone is done, and of what is somebody
+//! else's does nothing.
 
 mod bridge;
 pub mod ovs;
@@ -23,8 +25,9 @@ use std::path::Path;
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::spec::{Link, Nic};
-use ovs::Ovs;
+use crate::spec::{Link, Name, Nic};
+use ovs::{Ovs, Tag};
+pub use user::free_port;
 
 /// One NIC of one VM, and where its switch is.
 #[derive(Debug, Clone, Copy)]
@@ -37,14 +40,27 @@ pub struct Port<'a> {
     pub ovs: &'a Ovs,
 }
 
+impl Port<'_> {
+    pub fn name(&self) -> String {
+        self.nic.port(self.vm_number)
+    }
+
+    fn tag(&self) -> Tag<'_> {
+        Tag { vm: self.vm, vm_name: self.vm_name, mac: self.nic.mac }
+    }
+}
+
 pub trait Driver: std::fmt::Debug {
     /// Whether the bridge is there and of the right kind, before anything is made; makes it when
     /// the config says `create = true`.
-    fn check(&self, port: &Port<'_>) -> Result<()>;
+    fn check(&self, network: &Name, link: &Link, ovs: &Ovs) -> Result<()>;
     /// Before the hypervisor starts. A tap comes back as a descriptor.
     fn prepare(&self, port: &Port<'_>) -> Result<Option<OwnedFd>>;
     /// While the hypervisor waits: `socket` is bound and listening.
     fn connect(&self, port: &Port<'_>, socket: &Path) -> Result<()>;
+    /// Whether the guest's NIC may leave checksums and segmentation to the host. When not, the
+    /// hypervisor must not offer it to the guest.
+    fn offload(&self, port: &Port<'_>) -> Result<bool>;
     /// After the hypervisor has ended.
     fn release(&self, port: &Port<'_>) -> Result<()>;
 }
@@ -57,3 +73,12 @@ pub fn driver(link: &Link) -> &'static dyn Driver {
         Link::User => &user::User,
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/fixtures/netns.rs"]
+mod netns;
+#[cfg(test)]
+#[path = "../../tests/fixtures/ovs.rs"]
+mod private_ovs;
+#[cfg(test)]
+mod tests;

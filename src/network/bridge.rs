@@ -1,0 +1,83 @@
+//! The bridge that ports are plugged into: found, or made when the network says `create = true`.
+//! A bridge is never changed into another kind, and never removed.
+
+use std::io;
+
+use super::ovs::{Bridge, Datapath, Ovs};
+use crate::error::{Error, OrFailed, Result};
+use crate::host::NetDevice;
+
+/// An Open vSwitch bridge; `datapath` is what a new one gets.
+pub(super) fn ovs(ovs: &Ovs, name: &str, create: bool, datapath: &Datapath) -> Result<Bridge> {
+    if let Some(found) = ovs.bridge(name)? {
+        return Ok(found);
+    }
+    if is_linux_bridge(name) {
+        return Err(Error::failed(format!("`{name}` is a Linux bridge, not one of Open vSwitch"))
+            .hint("set `type = \"bridge\"` in its network (a tap's; a vhost port needs Open vSwitch)"));
+    }
+    if !create {
+        return Err(ovs.no_bridge(name, datapath));
+    }
+    ovs.add_bridge(name, datapath)?;
+    // Its own device is this host's way in; ports reach each other without it.
+    let up = NetDevice::find(name).and_then(|device| device.map_or(Ok(()), |device| device.set_up()));
+    if let Err(error) = up {
+        tracing::warn!(bridge = name, %error, "cannot bring up the bridge's own device");
+    }
+    Ok(Bridge { name: name.to_owned(), datapath: datapath.clone() })
+}
+
+/// A Linux bridge.
+pub(super) fn linux(name: &str, create: bool) -> Result<NetDevice> {
+    let look = || NetDevice::find(name).or_failed(|| format!("cannot look for the bridge `{name}`"));
+    let bridge = match look()? {
+        Some(found) => found,
+        None if !create => {
+            return Err(Error::not_found(format!("there is no bridge `{name}`")).hint(format!(
+                "set `create = true` in its network, or add it: `ip link add {name} type bridge && ip link set {name} up`"
+            )));
+        }
+        None => match NetDevice::create_bridge(name) {
+            Ok(made) => made,
+            // Another process was quicker.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                look()?.ok_or_else(|| Error::failed(format!("the bridge `{name}` vanished")))?
+            }
+            Err(error) => return Err(explain(format!("cannot make the bridge `{name}`"), error)),
+        },
+    };
+    if !bridge.is_bridge().or_failed(|| format!("cannot see what `{name}` is"))? {
+        return Err(Error::failed(format!("`{name}` is a network device, but not a bridge"))
+            .hint("name another bridge in its network; for one of Open vSwitch set `type = \"ovs\"`"));
+    }
+    if create {
+        bridge.set_up().map_err(|error| explain(format!("cannot bring up the bridge `{name}`"), error))?;
+    }
+    Ok(bridge)
+}
+
+/// Plugs a device into a Linux bridge.
+pub(super) fn plug(bridge: &str, device: &NetDevice, device_name: &str) -> Result<()> {
+    linux(bridge, false)?
+        .add_port(device)
+        .map_err(|error| explain(format!("cannot plug `{device_name}` into the bridge `{bridge}`"), error))
+}
+
+fn is_linux_bridge(name: &str) -> bool {
+    NetDevice::find(name).ok().flatten().is_some_and(|device| device.is_bridge().unwrap_or(false))
+}
+
+fn explain(what: String, error: io::Error) -> Error {
+    let hint = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => Some("run as root, or use a network of type `user`"),
+        // ENOPKG: how the kernel says that it was built without bridges.
+        Some(libc::ENOPKG) => Some("load it: `modprobe bridge`"),
+        _ => None,
+    };
+    let error = Error::failed(what).source(error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
