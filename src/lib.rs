@@ -41,3 +41,4 @@ pub mod template;
 pub mod image;
 pub mod disk;
 pub mod network;
+pub mod hypervisor;

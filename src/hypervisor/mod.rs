@@ -17,7 +17,7 @@ mod choose;
 pub mod cloud_hypervisor;
 pub mod qemu;
 
-pub use choose::{Choice, Needs, choose};
+pub use choose::{Choice, Host, Kvm, Needs, choose};
 
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
@@ -29,7 +29,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::host::{ExitStatus, Handle};
-use crate::spec::{HypervisorKind, VmSpec};
+use crate::spec::{HypervisorKind, Nic, VmSpec};
 
 /// What a driver can do. A template that needs more is refused at create, by the name of the
 /// driver that has it.
@@ -58,6 +58,15 @@ pub struct Forward {
     pub guest_port: u16,
 }
 
+/// An open tap for one NIC.
+#[derive(Debug)]
+pub struct Tap {
+    pub nic: u8,
+    pub fd: OwnedFd,
+    /// Whether the guest may leave checksums and segmentation to this host.
+    pub offload: bool,
+}
+
 /// Everything one launch needs beside the spec. Plain paths and descriptors: nothing is looked up.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -68,8 +77,8 @@ pub struct Launch<'a> {
     pub dir: &'a Path,
     /// The VM's fresh runtime folder: every socket is made in it.
     pub run: &'a Path,
-    /// Open taps by NIC index; for [`Driver::script`] the list may be empty.
-    pub taps: Vec<(u8, OwnedFd)>,
+    /// For [`Driver::script`] the list may be empty.
+    pub taps: Vec<Tap>,
     pub forwards: Vec<Forward>,
     /// The hypervisor's own standard error is appended here.
     pub log: &'a Path,
@@ -78,6 +87,11 @@ pub struct Launch<'a> {
 }
 
 impl Launch<'_> {
+    /// Whether a NIC may offer the guest to leave checksums and segmentation to this host.
+    pub fn offload(&self, nic: &Nic) -> bool {
+        self.taps.iter().find(|tap| tap.nic == nic.index).is_none_or(|tap| tap.offload)
+    }
+
     /// The guest's serial port: the hypervisor listens, the supervisor is the only client.
     pub fn serial_socket(&self) -> PathBuf {
         self.run.join("serial.sock")
@@ -160,7 +174,11 @@ pub fn program_names(kind: HypervisorKind) -> &'static [&'static str] {
     match kind {
         HypervisorKind::CloudHypervisor => &["cloud-hypervisor"],
         HypervisorKind::Qemu => {
-            if cfg!(target_arch = "aarch64") { &["qemu-system-aarch64"] } else { &["qemu-system-x86_64", "qemu-kvm"] }
+            if cfg!(target_arch = "aarch64") {
+                &["qemu-system-aarch64"]
+            } else {
+                &["qemu-system-x86_64", "qemu-kvm"]
+            }
         }
     }
 }

@@ -1,0 +1,253 @@
+//! The cloud-hypervisor driver: one process per VM, driven over the REST API on a unix socket.
+//!
+//! ```text
+//! spawn (API socket already listening: fd 3, events: fd 4)
+//!   └► vmm.ping (version) ─► vm.create ─► vm.add-net + tap, for each ─► a Machine ─► vm.boot
+//! ```
+//!
+//! The API answers one call at a time and `vm.boot` blocks without an end of its own while a
+//! vhost-user socket waits for its switch, so every call has a deadline here. What fails before the
+//! guest runs has its process killed and waited for; the error carries the API's own chain of
+//! causes and, when the process ended by itself, the last lines it wrote. `vm.boot` is never tried
+//! twice: a failed one has already taken devices out of the server's copy of the configuration.
+//!
+//! The process ends by itself, with exit code 0, when the guest powers off. When the guest reboots
+//! it stays, but its serial socket is made anew and the connection to the old one ends. A vCPU that
+//! fails looks like a power-off, but for a line in the log: it is told as an end with exit code 1.
+
+mod client;
+mod config;
+#[cfg(test)]
+mod contract;
+mod descriptor;
+mod events;
+mod firmware;
+mod log;
+mod process;
+mod version;
+
+pub use firmware::firmware;
+pub use version::{Version, version};
+
+use async_trait::async_trait;
+
+use super::{Call, Capabilities, Driver, Launch, Machine, Script};
+use crate::error::{OrFailed, Result};
+use crate::spec::{HypervisorKind, Link};
+use client::Request;
+use config::{Net, VmConfig};
+
+#[derive(Debug)]
+pub struct CloudHypervisor;
+
+#[async_trait(?Send)]
+impl Driver for CloudHypervisor {
+    fn kind(&self) -> HypervisorKind {
+        HypervisorKind::CloudHypervisor
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { vhost: true, tap: true, user: false, firmware: true, efi_vars: false, kernel: true, tcg: false }
+    }
+
+    fn script(&self, launch: &Launch<'_>) -> Result<Script> {
+        let call = |request: &Request, note: Option<&str>| Call {
+            request: format!("{} {}", request.method, request.path()),
+            body: request.body.clone(),
+            note: note.map(str::to_owned),
+        };
+        let plan = Plan::of(launch, Version::CURRENT)?;
+        let mut calls = vec![
+            call(&Request::get("vmm.ping"), Some("version 52 or later")),
+            call(&plan.create, Some("for version 52, `platform` has the names `uuid` and `serial_number`")),
+        ];
+        calls.extend(
+            plan.add_nets.iter().map(|(_, request)| call(request, Some("with the tap's descriptor (SCM_RIGHTS)"))),
+        );
+        calls.push(call(&boot(), None));
+        let mut argv = vec![launch.program.display().to_string()];
+        argv.extend(ARGS.map(str::to_owned));
+        Ok(Script { argv, calls })
+    }
+
+    async fn launch(&self, launch: Launch<'_>) -> Result<Box<dyn Machine>> {
+        Ok(Box::new(process::launch(launch).await?))
+    }
+}
+
+/// The descriptors' numbers in the process, and what tells it of them.
+const API_FD: i32 = 3;
+const EVENTS_FD: i32 = 4;
+const ARGS: [&str; 4] = ["--api-socket", "fd=3", "--event-monitor", "fd=4"];
+
+/// The calls that describe the VM: what a script shows is what a launch sends.
+#[derive(Debug)]
+struct Plan {
+    create: Request,
+    /// By NIC index; each goes with its tap's descriptor.
+    add_nets: Vec<(u8, Request)>,
+}
+
+impl Plan {
+    fn of(launch: &Launch<'_>, version: Version) -> Result<Self> {
+        let unwritable = || "cannot write the VM's configuration as JSON".to_owned();
+        let create = Request::put_json("vm.create", &VmConfig::of(launch, version)?).or_failed(unwritable)?;
+        let mut add_nets = Vec::new();
+        for nic in &launch.spec.nics {
+            if let Link::Tap { .. } = nic.link {
+                let net = Net::tap(nic, launch.offload(nic));
+                let request = Request::put_json("vm.add-net", &net).or_failed(unwritable)?;
+                add_nets.push((nic.index, request));
+            }
+        }
+        Ok(Self { create, add_nets })
+    }
+}
+
+fn boot() -> Request {
+    Request::put("vm.boot")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::Kind;
+    use crate::spec::{Accel, Boot, Disk, Mac, Nic, SPEC_VERSION, Size, Switch, VmSpec};
+
+    fn spec(links: Vec<Link>) -> VmSpec {
+        let uuid = "6f1b0a1e-91a7-4d2c-9d52-0123456789ab".parse().unwrap();
+        let disk = |name: &str, readonly| Disk { name: name.parse().unwrap(), source: None, size: None, readonly };
+        let nics = links.into_iter().zip(0..).map(|(link, index)| Nic {
+            index,
+            network: "main".parse().unwrap(),
+            mac: Mac::of(uuid, index),
+            link,
+            address: None,
+        });
+        VmSpec {
+            version: SPEC_VERSION,
+            uuid,
+            number: 7,
+            name: "web".parse().unwrap(),
+            template: "xs".parse().unwrap(),
+            hypervisor: HypervisorKind::CloudHypervisor,
+            accel: Accel::Kvm,
+            vcpu: 2,
+            vram: Size::gib(2),
+            boot: Boot::Firmware { code: "/fw/CLOUDHV.fd".into(), vars: None },
+            disks: vec![disk("os", false), disk("tools", true)],
+            nics: nics.collect(),
+            seed: true,
+            login: None,
+        }
+    }
+
+    fn vhost() -> Link {
+        Link::Vhost { bridge: "vsbr0".into(), create: false }
+    }
+
+    fn tap() -> Link {
+        Link::Tap { bridge: "br0".into(), switch: Switch::Bridge, create: false }
+    }
+
+    fn script(spec: &VmSpec) -> Result<Script> {
+        CloudHypervisor.script(&launch(spec, Path::new("/vm")))
+    }
+
+    fn launch<'a>(spec: &'a VmSpec, dir: &'a Path) -> Launch<'a> {
+        Launch {
+            spec,
+            program: Path::new("/bin/cloud-hypervisor"),
+            dir,
+            run: Path::new("/run/vm"),
+            taps: Vec::new(),
+            forwards: Vec::new(),
+            log: Path::new("/vm/launch.log"),
+            deadline: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn the_whole_script() {
+        let script = script(&spec(vec![vhost(), tap()])).unwrap();
+        assert_eq!(script.argv, ["/bin/cloud-hypervisor", "--api-socket", "fd=3", "--event-monitor", "fd=4"]);
+        let requests: Vec<_> = script.calls.iter().map(|call| call.request.as_str()).collect();
+        assert_eq!(
+            requests,
+            ["GET /api/v1/vmm.ping", "PUT /api/v1/vm.create", "PUT /api/v1/vm.add-net", "PUT /api/v1/vm.boot"]
+        );
+        assert_eq!(
+            script.calls[1].body,
+            Some(json!({
+                "cpus": { "boot_vcpus": 2, "max_vcpus": 2 },
+                "memory": { "size": 2_u64 << 30, "shared": true },
+                "payload": { "firmware": "/fw/CLOUDHV.fd" },
+                "disks": [
+                    { "id": "disk-os", "path": "/vm/os.raw", "readonly": false, "image_type": "Raw", "num_queues": 2 },
+                    { "id": "disk-tools", "path": "/vm/tools.raw", "readonly": true, "image_type": "Raw", "num_queues": 2 },
+                    { "id": "seed", "path": "/vm/seed.img", "readonly": true, "image_type": "Raw", "num_queues": 1 },
+                ],
+                "net": [{
+                    "id": "net0", "mac": "6e:1b:0a:1e:91:a7", "num_queues": 2,
+                    "vhost_user": true, "vhost_mode": "Server", "vhost_socket": "/run/vm/n0.sock",
+                }],
+                "rng": { "src": "/dev/urandom" },
+                "serial": { "mode": "Socket", "socket": "/run/vm/serial.sock" },
+                "console": { "mode": "Off" },
+                "platform": {
+                    "system_uuid": "6f1b0a1e-91a7-4d2c-9d52-0123456789ab",
+                    "system_serial_number": "6f1b0a1e-91a7-4d2c-9d52-0123456789ab",
+                },
+            }))
+        );
+        assert_eq!(script.calls[2].body, Some(json!({ "id": "net1", "mac": "6e:1b:0a:1e:91:a8", "num_queues": 2 })));
+        assert!(script.calls[2].note.as_deref().unwrap().contains("descriptor"));
+        assert_eq!((&script.calls[0].body, &script.calls[3].body), (&None, &None));
+    }
+
+    #[test]
+    fn memory_is_shared_for_vhost_only_and_a_kernel_comes_with_its_words() {
+        let mut spec = spec(vec![tap()]);
+        spec.boot = Boot::Kernel { kernel: "/k".into(), initramfs: Some("/i".into()), cmdline: "quiet \"x\"".into() };
+        spec.vcpu = 64;
+        let body = script(&spec).unwrap().calls[1].body.clone().unwrap();
+        assert_eq!(body["memory"]["shared"], json!(false));
+        assert_eq!(body["payload"], json!({ "kernel": "/k", "cmdline": "quiet \"x\"", "initramfs": "/i" }));
+        assert_eq!(body["disks"][0]["num_queues"], json!(4));
+        assert_eq!(body["net"], json!(null));
+    }
+
+    #[test]
+    fn version_52_reads_the_older_names() {
+        let spec = spec(vec![]);
+        let plan = Plan::of(&launch(&spec, Path::new("/vm")), Version { major: 52, minor: 1, patch: 0 }).unwrap();
+        let platform = &plan.create.body.unwrap()["platform"];
+        assert_eq!(platform["uuid"], json!("6f1b0a1e-91a7-4d2c-9d52-0123456789ab"));
+        assert_eq!(platform.as_object().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_it_cannot_do_is_bad_usage_that_names_who_can() {
+        let mut tcg = spec(vec![]);
+        tcg.accel = Accel::Tcg;
+        for (spec, what) in [(spec(vec![Link::User]), "user network"), (tcg, "tcg")] {
+            let error = script(&spec).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage, "{what}");
+            assert!(error.hint_text().unwrap().contains("qemu"), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_json_cannot_hold() {
+        use std::os::unix::ffi::OsStrExt;
+        let spec = spec(vec![]);
+        let dir = PathBuf::from(std::ffi::OsStr::from_bytes(b"/vm\xff"));
+        let error = CloudHypervisor.script(&launch(&spec, &dir)).unwrap_err();
+        assert!(error.message().contains("not UTF-8"), "{error}");
+    }
+}

@@ -1,0 +1,218 @@
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use super::*;
+use crate::hypervisor::qemu::sample;
+
+fn with_paths(dir: &str, run: &str, spec: &VmSpec, forwards: Vec<Forward>) -> Result<Vec<String>> {
+    let launch = Launch {
+        spec,
+        program: Path::new("/usr/bin/qemu-system-x86_64"),
+        dir: Path::new(dir),
+        run: Path::new(run),
+        taps: Vec::new(),
+        forwards,
+        log: Path::new("/vm/launch.log"),
+        deadline: Duration::from_secs(5),
+    };
+    argv_for(Board::of("x86_64").unwrap(), &launch)
+}
+
+fn of(spec: &VmSpec) -> Vec<String> {
+    with_paths("/vm", "/run/vm", spec, Vec::new()).unwrap()
+}
+
+fn forward(port: u16, guest_port: u16) -> Forward {
+    Forward { host: format!("127.0.0.1:{port}").parse().unwrap(), guest_port }
+}
+
+/// One option and its value per line.
+fn lines(argv: &[String]) -> String {
+    let mut text = String::new();
+    for word in argv {
+        text.push(if word.starts_with('-') { '\n' } else { ' ' });
+        text.push_str(word);
+    }
+    text.trim_start().to_owned()
+}
+
+fn assert_lines(argv: &[String], expected: &str) {
+    // Rows that are the same for every VM are left out of the tables below, but not forgotten.
+    let common = [
+        "-name guest=web-1,debug-threads=on",
+        "-uuid 6f1b0a1e-91a7-4d2c-9d52-0123456789ab",
+        "-nodefaults",
+        "-no-user-config",
+        "-S",
+        "-boot strict=on",
+        "-smp 2",
+        "-serial chardev:serial",
+        r#"-device {"driver":"virtio-rng-pci","id":"rng","bus":"pcie.0","addr":"0x2"}"#,
+        "-display none",
+        "-vga none",
+        "-rtc base=utc",
+        "-chardev socket,id=qmp,fd=3,server=on,wait=off",
+        "-mon chardev=qmp,mode=control",
+        "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ];
+    let text = lines(argv);
+    let mut rest: Vec<&str> = text.lines().collect();
+    for row in common {
+        let at = rest.iter().position(|line| *line == row).unwrap_or_else(|| panic!("no `{row}` in\n{text}"));
+        rest.remove(at);
+    }
+    let expected: Vec<&str> = expected.trim().lines().map(str::trim).collect();
+    assert_eq!(rest, expected, "\n{}", rest.join("\n"));
+}
+
+fn value<'a>(argv: &'a [String], option: &str) -> Vec<&'a str> {
+    argv.windows(2).filter(|pair| pair[0] == option).map(|pair| pair[1].as_str()).collect()
+}
+
+fn devices(argv: &[String]) -> Vec<Value> {
+    value(argv, "-device").iter().map(|json| serde_json::from_str(json).unwrap()).collect()
+}
+
+#[test]
+fn user_nic_and_firmware_under_tcg() {
+    let mut spec = sample::spec(sample::firmware());
+    spec.disks = vec![sample::disk("os", false), sample::disk("a-name-of-more-than-twenty-bytes", true)];
+    spec.seed = true;
+    spec.nics = vec![sample::nic(spec.uuid, 0, Link::User), sample::nic(spec.uuid, 1, Link::User)];
+    let argv = with_paths("/vm", "/run/vm", &spec, vec![forward(2222, 22), forward(8080, 80)]).unwrap();
+    assert_lines(
+        &argv,
+        r#"
+        -blockdev {"driver":"raw","node-name":"code","read-only":true,"discard":"unmap","file":{"driver":"file","filename":"/usr/share/OVMF/OVMF_CODE_4M.fd","aio":"threads","locking":"on","discard":"unmap"}}
+        -blockdev {"driver":"raw","node-name":"vars","read-only":false,"discard":"unmap","file":{"driver":"file","filename":"/vm/efivars.fd","aio":"threads","locking":"on","discard":"unmap"}}
+        -machine q35,usb=off,vmport=off,dump-guest-core=off,pflash0=code,pflash1=vars
+        -accel tcg,thread=multi
+        -cpu max
+        -m size=64M
+        -blockdev {"driver":"raw","node-name":"disk0","read-only":false,"discard":"unmap","file":{"driver":"file","filename":"/vm/os.raw","aio":"threads","locking":"on","discard":"unmap"}}
+        -device {"driver":"virtio-blk-pci","id":"disk0","drive":"disk0","bus":"pcie.0","addr":"0x3","serial":"os","bootindex":1}
+        -blockdev {"driver":"raw","node-name":"disk1","read-only":true,"discard":"unmap","file":{"driver":"file","filename":"/vm/a-name-of-more-than-twenty-bytes.raw","aio":"threads","locking":"on","discard":"unmap"}}
+        -device {"driver":"virtio-blk-pci","id":"disk1","drive":"disk1","bus":"pcie.0","addr":"0x4"}
+        -blockdev {"driver":"raw","node-name":"disk2","read-only":true,"discard":"unmap","file":{"driver":"file","filename":"/vm/seed.img","aio":"threads","locking":"on","discard":"unmap"}}
+        -device {"driver":"virtio-blk-pci","id":"disk2","drive":"disk2","bus":"pcie.0","addr":"0x5"}
+        -netdev user,id=net0,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=tcp:127.0.0.1:8080-:80
+        -device {"driver":"virtio-net-pci","id":"nic0","netdev":"net0","mac":"6e:1b:0a:1e:91:a7","bus":"pcie.0","addr":"0x10","romfile":""}
+        -netdev user,id=net1,net=10.0.3.0/24
+        -device {"driver":"virtio-net-pci","id":"nic1","netdev":"net1","mac":"6e:1b:0a:1e:91:a8","bus":"pcie.0","addr":"0x11","romfile":""}
+        -chardev socket,id=serial,path=/run/vm/serial.sock,server=on,wait=off
+        "#,
+    );
+}
+
+#[test]
+fn vhost_and_tap_under_kvm() {
+    let mut spec = sample::spec(Boot::Firmware { code: "/fw/code.fd".into(), vars: None });
+    spec.accel = Accel::Kvm;
+    spec.vram = Size::from_bytes(2 * Size::GIB - 1);
+    spec.nics = vec![sample::nic(spec.uuid, 0, sample::vhost()), sample::nic(spec.uuid, 3, sample::tap())];
+    assert_lines(
+        &of(&spec),
+        r#"
+        -object {"qom-type":"memory-backend-memfd","id":"mem","size":2147483648,"share":true}
+        -blockdev {"driver":"raw","node-name":"code","read-only":true,"discard":"unmap","file":{"driver":"file","filename":"/fw/code.fd","aio":"threads","locking":"on","discard":"unmap"}}
+        -machine q35,usb=off,vmport=off,dump-guest-core=off,hpet=off,memory-backend=mem,pflash0=code
+        -accel kvm
+        -cpu host
+        -m size=2048M
+        -chardev socket,id=net0-socket,path=/run/vm/n0.sock,server=on,wait=off
+        -netdev vhost-user,id=net0,chardev=net0-socket
+        -device {"driver":"virtio-net-pci","id":"nic0","netdev":"net0","mac":"6e:1b:0a:1e:91:a7","bus":"pcie.0","addr":"0x10","romfile":""}
+        -netdev tap,id=net3,fd=13
+        -device {"driver":"virtio-net-pci","id":"nic3","netdev":"net3","mac":"6e:1b:0a:1e:91:aa","bus":"pcie.0","addr":"0x13","romfile":""}
+        -chardev socket,id=serial,path=/run/vm/serial.sock,server=on,wait=off
+        "#,
+    );
+}
+
+#[test]
+fn a_kernel_and_odd_paths() {
+    let mut spec = sample::spec(Boot::Kernel {
+        kernel: "/k,1/vm linuz=é".into(),
+        initramfs: Some("/k,1/initrd \"x\"".into()),
+        cmdline: "console=ttyS0 a=b,c -- x".to_owned(),
+    });
+    spec.disks = vec![sample::disk("os", false)];
+    spec.nics = vec![sample::nic(spec.uuid, 0, sample::vhost())];
+    let argv = with_paths("/v,m/\"a=b\" é\\", "/r,n/c d=é,", &spec, Vec::new()).unwrap();
+    assert_lines(
+        &argv,
+        r#"
+        -object {"qom-type":"memory-backend-memfd","id":"mem","size":67108864,"share":true}
+        -machine q35,usb=off,vmport=off,dump-guest-core=off,memory-backend=mem
+        -accel tcg,thread=multi
+        -cpu max
+        -m size=64M
+        -kernel /k,1/vm linuz=é
+        -initrd /k,1/initrd "x"
+        -append console=ttyS0 a=b,c -- x
+        -blockdev {"driver":"raw","node-name":"disk0","read-only":false,"discard":"unmap","file":{"driver":"file","filename":"/v,m/\"a=b\" é\\/os.raw","aio":"threads","locking":"on","discard":"unmap"}}
+        -device {"driver":"virtio-blk-pci","id":"disk0","drive":"disk0","bus":"pcie.0","addr":"0x3","serial":"os"}
+        -chardev socket,id=net0-socket,path=/r,,n/c d=é,,/n0.sock,server=on,wait=off
+        -netdev vhost-user,id=net0,chardev=net0-socket
+        -device {"driver":"virtio-net-pci","id":"nic0","netdev":"net0","mac":"6e:1b:0a:1e:91:a7","bus":"pcie.0","addr":"0x10","romfile":"","vectors":0}
+        -chardev socket,id=serial,path=/r,,n/c d=é,,/serial.sock,server=on,wait=off
+        "#,
+    );
+}
+
+#[test]
+fn no_value_is_taken_for_an_option() {
+    let spec = sample::spec(sample::kernel("-S"));
+    let error = with_paths("/vm", "/run/vm", &spec, Vec::new()).unwrap_err();
+    assert!(error.message().contains("`-S`"), "{error}");
+}
+
+#[test]
+fn two_devices_never_share_a_slot() {
+    let mut spec = sample::spec(sample::firmware());
+    spec.disks = (0..12).map(|index| sample::disk(&format!("d{index}"), false)).collect();
+    spec.seed = true;
+    spec.nics = (0..15).map(|index| sample::nic(spec.uuid, index, sample::tap())).collect();
+    let devices: Vec<Value> = devices(&of(&spec));
+    for key in ["id", "addr"] {
+        let all: std::collections::BTreeSet<String> = devices.iter().map(|device| device[key].to_string()).collect();
+        assert_eq!(all.len(), 1 + 13 + 15, "{key}");
+    }
+    spec.disks.push(sample::disk("d12", false));
+    let error = with_paths("/vm", "/run/vm", &spec, Vec::new()).unwrap_err();
+    assert!(error.message().contains("13 are the most"), "{error}");
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_runs() {
+    let spec = sample::spec(sample::firmware());
+    let no_user = with_paths("/vm", "/run/vm", &spec, vec![forward(2222, 22)]).unwrap_err();
+    assert!(no_user.message().contains("no `user` NIC"), "{no_user}");
+
+    let long = format!("/{}", "x".repeat(107 - "//serial.sock".len()));
+    with_paths("/vm", &long, &spec, Vec::new()).unwrap();
+    let too_long = with_paths("/vm", &format!("{long}x"), &spec, Vec::new()).unwrap_err();
+    assert!(too_long.message().contains("108 bytes"), "{too_long}");
+
+    let bytes = Path::new(std::ffi::OsStr::from_bytes(b"/k\xff"));
+    let not_text = with_paths("/vm", "/run/vm", &sample::spec(sample::kernel(bytes)), Vec::new()).unwrap_err();
+    assert!(not_text.message().contains("not valid UTF-8"), "{not_text}");
+}
+
+#[test]
+fn arm_has_its_own_machine() {
+    let spec = sample::spec(sample::firmware());
+    let launch = Launch {
+        spec: &spec,
+        program: Path::new("/usr/bin/qemu-system-aarch64"),
+        dir: Path::new("/vm"),
+        run: Path::new("/run/vm"),
+        taps: Vec::new(),
+        forwards: Vec::new(),
+        log: Path::new("/vm/launch.log"),
+        deadline: Duration::from_secs(5),
+    };
+    let argv = argv_for(Board::of("aarch64").unwrap(), &launch).unwrap();
+    let machine = "virt,usb=off,gic-version=max,dump-guest-core=off,pflash0=code,pflash1=vars";
+    assert_eq!(value(&argv, "-machine"), [machine]);
+}

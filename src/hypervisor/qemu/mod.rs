@@ -1,0 +1,66 @@
+//! QEMU, driven over QMP: where cloud-hypervisor cannot serve (no hardware virtualisation, UEFI
+//! variables, address translation of its own).
+//!
+//! ```text
+//! bind + connect QMP ──► spawn ──► greeting ──► (launched) ── cont ──► events … end of the process
+//!                                     ▲
+//!        with vhost-user NICs only after the switch has connected to each socket
+//! ```
+//!
+//! The listening QMP socket is made here and inherited by QEMU, so that connecting cannot race, and
+//! a process that dies at once is seen at once. A launch or boot that fails, or is dropped, kills
+//! its process and gives back what QEMU itself said (`argv` says what is run, `last_words` what is
+//! read). The guest powers off by ending the process with exit code 0.
+
+mod argv;
+mod board;
+mod firmware;
+mod last_words;
+mod launch;
+mod machine;
+mod qmp;
+mod version;
+
+#[cfg(test)]
+mod real_tests;
+#[cfg(test)]
+mod sample;
+
+use async_trait::async_trait;
+
+pub use argv::argv;
+pub use firmware::firmware;
+pub use version::{Version, version};
+
+use super::{Call, Capabilities, Driver, Launch, Machine, Script};
+use crate::error::Result;
+use crate::spec::{HypervisorKind, Link};
+
+#[derive(Debug)]
+pub struct Qemu;
+
+#[async_trait(?Send)]
+impl Driver for Qemu {
+    fn kind(&self) -> HypervisorKind {
+        HypervisorKind::Qemu
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { vhost: true, tap: true, user: true, firmware: true, efi_vars: true, kernel: true, tcg: true }
+    }
+
+    fn script(&self, launch: &Launch<'_>) -> Result<Script> {
+        let mut words = vec![argv::utf8(launch.program)?.to_owned()];
+        words.extend(argv(launch)?);
+        let mut note = format!("descriptor {} is the listening `{}`", argv::QMP_FD, launch.api_socket().display());
+        for nic in launch.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Tap { .. })) {
+            note.push_str(&format!(", {} the tap `{}`", argv::tap_fd(nic.index), nic.port(launch.spec.number)));
+        }
+        let call = |request: &str, note| Call { request: request.to_owned(), body: None, note };
+        Ok(Script { argv: words, calls: vec![call(qmp::NEGOTIATE, Some(note)), call(machine::BOOT, None)] })
+    }
+
+    async fn launch(&self, launch: Launch<'_>) -> Result<Box<dyn Machine>> {
+        Ok(Box::new(launch::launch(launch).await?))
+    }
+}
