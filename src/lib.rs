@@ -42,3 +42,4 @@ pub mod image;
 pub mod disk;
 pub mod network;
 pub mod hypervisor;
+pub mod store;

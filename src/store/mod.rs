@@ -5,9 +5,17 @@
 //! cannot be opened or fails its integrity check is left as it is and reported: it is never made anew.
 
 mod address;
+mod fault;
+mod find;
 mod migrations;
+mod open;
 mod record;
 mod vms;
 
-pub use record::{Record, Runtime, Selector};
-pub use vms::{Draft, Reserved, Store};
+#[cfg(test)]
+mod tests;
+
+pub use find::Selector;
+pub use open::Store;
+pub use record::{Record, Runtime};
+pub use vms::{Draft, Reserved};

@@ -1,0 +1,94 @@
+//! The schema's history: one file per step, forward only, all pending steps in one transaction.
+//!
+//! A file that was released never changes; a change of a JSON column's form needs a step too, so
+//! that an older program meets a newer version number and not a form it cannot read.
+
+use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
+
+use crate::error::{Error, Result};
+
+const STEPS: &[M<'_>] = &[M::up(include_str!("migrations/0001_vm.sql"))];
+
+/// The schema this program reads and writes.
+pub(super) const LATEST: i32 = STEPS.len() as i32;
+
+/// What the first step writes into the file's header; zero in a database nobody has marked.
+const APPLICATION_ID: i32 = 0x5669_7273;
+
+/// Where a database that is ours stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Schema {
+    Current,
+    Older,
+    Newer(i32),
+    Foreign,
+}
+
+pub(super) fn schema(connection: &Connection) -> rusqlite::Result<Schema> {
+    let read = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    if read("application_id")? != APPLICATION_ID {
+        return Ok(Schema::Foreign);
+    }
+    Ok(match read("user_version")? {
+        version if version > LATEST => Schema::Newer(version),
+        version if version < 0 => Schema::Foreign,
+        version if version < LATEST => Schema::Older,
+        _ => Schema::Current,
+    })
+}
+
+pub(super) fn upgrade(connection: &mut Connection) -> Result<(), rusqlite_migration::Error> {
+    Migrations::from_slice(STEPS).to_latest(connection)
+}
+
+pub(super) fn refuse_newer(path: &std::path::Path, version: i32) -> Error {
+    let file = path.display();
+    Error::failed(format!("the database `{file}` has schema version {version}, and this `v` knows up to {LATEST}"))
+        .hint("a newer `v` has used this database: upgrade `v`")
+}
+
+pub(super) fn refuse_foreign(path: &std::path::Path) -> Error {
+    let file = path.display();
+    Error::failed(format!("`{file}` is a database of another program, or of a Virshle before 0.1"))
+        .hint(format!("nothing was changed; move `{file}` aside to begin anew"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::tests::fixture;
+
+    #[test]
+    fn the_steps_are_well_formed() {
+        Migrations::from_slice(STEPS).validate().unwrap();
+    }
+
+    /// The whole schema, so that a change of a released step shows.
+    #[test]
+    fn the_schema_is_the_golden_one() {
+        let (_dir, path) = fixture::place();
+        Store::open(&path).unwrap();
+        let connection = Connection::open(&path).unwrap();
+        let mut statement =
+            connection.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid").unwrap();
+        let schema: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        insta::assert_snapshot!("schema", schema.join(";\n\n"));
+    }
+
+    /// A file as the first released schema wrote it, byte by byte in SQL: every later program reads it.
+    #[test]
+    fn a_database_of_schema_1_is_read() {
+        let (_dir, path) = fixture::place();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(include_str!("migrations/0001_vm.sql")).unwrap();
+        connection.execute_batch(include_str!("migrations/0001_golden_rows.sql")).unwrap();
+        drop(connection);
+
+        let store = Store::open(&path).unwrap();
+        store.check().unwrap();
+        insta::assert_debug_snapshot!("rows_of_schema_1", store.list().unwrap());
+    }
+}
