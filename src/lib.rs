@@ -43,3 +43,6 @@ pub mod disk;
 pub mod network;
 pub mod hypervisor;
 pub mod store;
+pub mod vm;
+pub mod supervisor;
+pub mod cli;

@@ -1,0 +1,260 @@
+use std::fs;
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::table::{Cell, Table};
+use super::ui::{Format, Tone, Ui};
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::host::{Mode, find_program};
+use crate::hypervisor::{Host, Kvm, cloud_hypervisor, qemu};
+use crate::network::ovs::Ovs;
+use crate::spec::{Boot, Size};
+use crate::vm::{self, Site};
+
+/// Look at this host: what works, what is missing, and what to do about it
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Health {
+    Ok,
+    /// Something that some VMs need is missing.
+    Missing,
+    /// No VM can run, or what is recorded is in danger.
+    Broken,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    health: Health,
+    detail: String,
+    hint: Option<String>,
+}
+
+impl Doctor {
+    pub(super) fn run(&self, site: &Site, ui: &Ui) -> Result<()> {
+        let findings = examine(site);
+        ui.rows(self.output, &findings, table)?;
+        match findings.iter().filter(|finding| finding.health == Health::Broken).count() {
+            0 => Ok(()),
+            broken => Err(Error::failed(format!("{broken} thing(s) are broken"))),
+        }
+    }
+}
+
+fn examine(site: &Site) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut add = |what, health, detail: String, hint: Option<&str>| {
+        found.push(Finding { what, health, detail, hint: hint.map(str::to_owned) });
+    };
+
+    let config = site.config();
+    match &config {
+        Ok(config) => add(
+            "config",
+            Health::Ok,
+            format!("{}: {} template(s)", site.dirs.config_file().display(), config.templates.len()),
+            None,
+        ),
+        Err(error) => add("config", Health::Broken, error.chain().join(": "), error.hint_text()),
+    }
+    let config = config.ok();
+    let hosts = config.as_ref().map_or_else(|| Host::probe(None, None), vm::hosts);
+
+    match hosts.kvm {
+        Kvm::Works => add("kvm", Health::Ok, "/dev/kvm opens, and the CPU has hardware virtualisation".into(), None),
+        Kvm::NoDevice => add(
+            "kvm",
+            Health::Missing,
+            "there is no /dev/kvm".into(),
+            Some(
+                "load the module kvm_intel or kvm_amd, or switch virtualisation on in the firmware; QEMU still works, slowly",
+            ),
+        ),
+        Kvm::NoPermission => add(
+            "kvm",
+            Health::Missing,
+            "/dev/kvm is there, but you may not open it".into(),
+            Some("join the group that owns it: `sudo usermod -aG kvm $USER`, then log in again"),
+        ),
+        Kvm::NoHardware => add(
+            "kvm",
+            Health::Missing,
+            "/dev/kvm opens, but the CPU shows neither vmx nor svm".into(),
+            Some("switch nested virtualisation on where this host itself is a guest; QEMU still works, slowly"),
+        ),
+    }
+
+    match &hosts.cloud_hypervisor {
+        Some(program) => match cloud_hypervisor::version(program) {
+            Ok(version) => match version.check() {
+                Ok(()) => add("cloud-hypervisor", Health::Ok, format!("{version} ({})", program.display()), None),
+                Err(error) => add("cloud-hypervisor", Health::Missing, error.chain().join(": "), error.hint_text()),
+            },
+            Err(error) => add("cloud-hypervisor", Health::Missing, error.chain().join(": "), error.hint_text()),
+        },
+        None => add(
+            "cloud-hypervisor",
+            Health::Missing,
+            "not on PATH".into(),
+            Some("install it from its releases or your distribution, or name it in `[node.cloud-hypervisor] program`"),
+        ),
+    }
+    match &hosts.qemu {
+        Some(program) => match qemu::version(program) {
+            Ok(version) => match version.check() {
+                Ok(()) => add("qemu", Health::Ok, format!("{version} ({})", program.display()), None),
+                Err(error) => add("qemu", Health::Missing, error.chain().join(": "), error.hint_text()),
+            },
+            Err(error) => add("qemu", Health::Missing, error.chain().join(": "), error.hint_text()),
+        },
+        None => add("qemu", Health::Missing, "not on PATH".into(), Some("install the package qemu-system-x86")),
+    }
+    if hosts.cloud_hypervisor.is_none() && hosts.qemu.is_none() {
+        add("hypervisor", Health::Broken, "there is none at all".into(), Some("install QEMU or cloud-hypervisor"));
+    }
+
+    let node = config.as_ref().map(|config| &config.node);
+    let ch_firmware = cloud_hypervisor::firmware(node.and_then(|node| node.cloud_hypervisor.firmware.as_deref()));
+    firmware(&mut add, "firmware for cloud-hypervisor", ch_firmware);
+    let qemu_node = node.map(|node| &node.qemu);
+    let qemu_firmware = qemu::firmware(
+        qemu_node.and_then(|qemu| qemu.firmware.as_deref()),
+        qemu_node.and_then(|qemu| qemu.vars.as_deref()),
+    );
+    firmware(&mut add, "firmware for qemu", qemu_firmware);
+
+    open_vswitch(&mut add, &Ovs::new(node.and_then(|node| node.ovs_db.clone())));
+    hugepages(&mut add);
+    taps(&mut add);
+    for (program, package, why) in [
+        ("qemu-img", "qemu-utils", "converts qcow2, vmdk, vdi and vhdx images"),
+        ("ssh", "openssh-client", "`v vm ssh`"),
+    ] {
+        match find_program(program) {
+            Some(path) => add(program, Health::Ok, path.display().to_string(), None),
+            None => add(
+                program,
+                Health::Missing,
+                format!("not on PATH ({why})"),
+                Some(&format!("install the package {package}")),
+            ),
+        }
+    }
+    storage(&mut add, site);
+    found
+}
+
+type Add<'a> = dyn FnMut(&'static str, Health, String, Option<&str>) + 'a;
+
+fn firmware(add: &mut Add<'_>, what: &'static str, found: Result<Boot>) {
+    match found {
+        Ok(Boot::Firmware { code, .. }) => add(what, Health::Ok, code.display().to_string(), None),
+        Ok(Boot::Kernel { .. }) => {}
+        Err(error) => add(what, Health::Missing, error.chain().join(": "), error.hint_text()),
+    }
+}
+
+fn open_vswitch(add: &mut Add<'_>, ovs: &Ovs) {
+    match ovs.version() {
+        Ok(version) => match ovs.dpdk_initialized() {
+            Ok(true) => add("open vswitch", Health::Ok, format!("{version}, with DPDK"), None),
+            Ok(false) => add(
+                "open vswitch",
+                Health::Missing,
+                format!("{version}, without DPDK: tap works, vhost does not"),
+                Some(
+                    "install openvswitch-switch-dpdk and set `ovs-vsctl set Open_vSwitch . other_config:dpdk-init=true`",
+                ),
+            ),
+            Err(error) => add("open vswitch", Health::Missing, error.chain().join(": "), error.hint_text()),
+        },
+        Err(error) => add("open vswitch", Health::Missing, error.chain().join(": "), error.hint_text()),
+    }
+}
+
+fn hugepages(add: &mut Add<'_>) {
+    let count = |name: &str| -> Option<u64> {
+        fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{name}")).ok()?.trim().parse().ok()
+    };
+    match (count("nr_hugepages"), count("free_hugepages")) {
+        (Some(all @ 1..), Some(free)) => {
+            add("hugepages", Health::Ok, format!("{free} of {all} pages of 2 MiB are free"), None);
+        }
+        _ => add(
+            "hugepages",
+            Health::Missing,
+            "none of 2 MiB are reserved: Open vSwitch with DPDK needs some".into(),
+            Some("`sysctl vm.nr_hugepages=256`, and in /etc/sysctl.d for the next boot"),
+        ),
+    }
+}
+
+fn taps(add: &mut Add<'_>) {
+    let tun = Path::new("/dev/net/tun");
+    if !tun.exists() {
+        add("taps", Health::Missing, "there is no /dev/net/tun".into(), Some("`modprobe tun`"));
+    } else if rustix::process::geteuid().is_root() {
+        add("taps", Health::Ok, "/dev/net/tun is there, and you are root".into(), None);
+    } else {
+        add(
+            "taps",
+            Health::Missing,
+            "only root can make taps and ports".into(),
+            Some("`user` networks need no privileges"),
+        );
+    }
+}
+
+fn storage(add: &mut Add<'_>, site: &Site) {
+    let mode = match site.dirs.mode {
+        Mode::System => "system",
+        Mode::Session => "session",
+        Mode::Rooted => "rooted",
+    };
+    let state = &site.dirs.state;
+    let there = state.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let writable = rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok();
+    let free = disk::free_space(there).unwrap_or(0);
+    let detail = format!("{} ({mode}), {} free", state.display(), Size::mib(free / Size::MIB));
+    match (writable, free) {
+        (false, _) => add(
+            "state",
+            Health::Broken,
+            format!("`{}` cannot be written", there.display()),
+            Some("run as its owner, or name another place with `--root DIR`"),
+        ),
+        (true, ..Size::GIB) => add("state", Health::Missing, detail, Some("less than 1 GiB is left for disks")),
+        (true, _) => add("state", Health::Ok, detail, None),
+    }
+    if site.dirs.database().exists() {
+        match site.store().and_then(|store| store.check()) {
+            Ok(()) => add("database", Health::Ok, site.dirs.database().display().to_string(), None),
+            Err(error) => add("database", Health::Broken, error.chain().join(": "), error.hint_text()),
+        }
+    }
+}
+
+fn table(findings: &[Finding]) -> Table {
+    let mut table = Table::new(["", "WHAT", "FOUND"]);
+    for finding in findings {
+        let mark = match finding.health {
+            Health::Ok => Cell::toned("ok", Tone::Good),
+            Health::Missing => Cell::toned("missing", Tone::Busy),
+            Health::Broken => Cell::toned("broken", Tone::Bad),
+        };
+        table.row(vec![mark, finding.what.into(), finding.detail.clone().into()]);
+        if let Some(hint) = &finding.hint {
+            table.row(vec!["".into(), "".into(), Cell::toned(format!("→ {hint}"), Tone::Dim)]);
+        }
+    }
+    table
+}

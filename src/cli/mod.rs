@@ -1,0 +1,102 @@
+//! 10 · What a person types: one file per verb, whose doc comment is its help. The only part that
+//! prints: data goes to stdout, talk to stderr.
+
+mod complete;
+mod completions;
+mod config;
+mod doctor;
+mod man;
+mod supervise;
+mod table;
+mod template;
+mod ui;
+mod vm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::host::Dirs;
+use crate::vm::Site;
+use ui::Ui;
+
+/// Turns a template in a TOML file into a running, reachable virtual machine.
+#[derive(Debug, Parser)]
+#[command(name = "v", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 no such VM, template or network, \
+                        4 refused in this state.")]
+pub struct Cli {
+    /// Put config, state and sockets below DIR, and touch nothing outside it
+    #[arg(long, global = true, env = "VIRSHLE_ROOT", value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    root: Option<PathBuf>,
+
+    /// Say more: wider tables, and what is being done
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Virtual machines
+    #[command(subcommand)]
+    Vm(vm::Command),
+    /// Templates of the config file
+    #[command(subcommand)]
+    Template(template::Command),
+    /// The config file
+    #[command(subcommand)]
+    Config(config::Command),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(man::Man),
+    #[command(hide = true)]
+    Supervise(supervise::Supervise),
+}
+
+/// The whole command line, for completions and manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+pub fn main() -> ExitCode {
+    complete::answer_the_shell();
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.verbose);
+    match run(cli, &ui) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli, ui: &Ui) -> Result<()> {
+    let site = Site::new(Dirs::find(cli.root.as_deref())?);
+    match cli.command {
+        Command::Vm(command) => vm::run(command, &site, ui),
+        Command::Template(command) => template::run(command, &site, ui),
+        Command::Config(command) => config::run(command, &site, ui),
+        Command::Doctor(doctor) => doctor.run(&site, ui),
+        Command::Completions(completions) => completions.run(ui),
+        Command::Man(man) => man.run(ui),
+        Command::Supervise(supervise) => supervise.run(&site),
+    }
+}
+
+/// Does `act` for each, tells every failure, and ends with the first one's exit code.
+fn for_each<T>(items: Vec<T>, ui: &Ui, mut act: impl FnMut(T) -> Result<()>) -> Result<()> {
+    let mut failures: Vec<Error> = items.into_iter().filter_map(|item| act(item).err()).collect();
+    if failures.len() > 1 {
+        let last = failures.split_off(failures.len() - 1);
+        failures.iter().for_each(|failure| ui.error(failure));
+        let kind = failures[0].kind();
+        return Err(last.into_iter().next().map_or_else(|| Error::failed("failed"), |error| error.with_kind(kind)));
+    }
+    failures.pop().map_or(Ok(()), Err)
+}

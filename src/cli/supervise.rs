@@ -1,0 +1,24 @@
+use std::time::Duration;
+
+use clap::Args;
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::host;
+use crate::supervisor;
+use crate::vm::{READY_FD, Site};
+
+/// Own one running VM, from its start to its end (launched by `v vm start`)
+#[derive(Debug, Args)]
+pub(super) struct Supervise {
+    vm: Uuid,
+    /// Seconds for the hypervisor to come up and boot
+    #[arg(long, default_value_t = 60)]
+    deadline: u64,
+}
+
+impl Supervise {
+    pub(super) fn run(&self, site: &Site) -> Result<()> {
+        supervisor::supervise(site, self.vm, Duration::from_secs(self.deadline), host::inherited_pipe(READY_FD))
+    }
+}

@@ -1,0 +1,179 @@
+#![allow(clippy::print_stdout, clippy::print_stderr)] // This is where the program prints.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use tracing::level_filters::LevelFilter;
+
+use super::table::Table;
+use crate::disk::Progress;
+use crate::error::{Error, OrFailed, Result};
+
+/// The form of data on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Format {
+    #[default]
+    Table,
+    Json,
+    Yaml,
+}
+
+/// Where a command speaks to a person.
+#[derive(Debug)]
+pub(super) struct Ui {
+    pub verbose: u8,
+    colour_out: bool,
+    colour_err: bool,
+}
+
+/// Colours by meaning.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Tone {
+    Good,
+    Bad,
+    Busy,
+    Dim,
+    Strong,
+}
+
+impl Ui {
+    pub(super) fn new(verbose: u8) -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let level = match verbose {
+            0 => LevelFilter::WARN,
+            1 => LevelFilter::INFO,
+            _ => LevelFilter::DEBUG,
+        };
+        let colour_err = wanted && io::stderr().is_terminal();
+        // A second set-up in one process is refused, and harmless.
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_target(false)
+            .without_time()
+            .with_ansi(colour_err)
+            .with_writer(io::stderr)
+            .try_init();
+        Self { verbose, colour_out: wanted && io::stdout().is_terminal(), colour_err }
+    }
+
+    /// A line of talk.
+    pub(super) fn say(&self, text: impl AsRef<str>) {
+        eprintln!("{}", text.as_ref());
+    }
+
+    /// A line of data. A reader that went away ends the program quietly, as in any pipe.
+    pub(super) fn data(&self, text: impl AsRef<str>) {
+        let mut out = io::stdout().lock();
+        let text = text.as_ref();
+        let newline = if text.ends_with('\n') { "" } else { "\n" };
+        if write!(out, "{text}{newline}").and_then(|()| out.flush()).is_err() {
+            std::process::exit(0);
+        }
+    }
+
+    /// Data as it is, without a line's end.
+    pub(super) fn data_raw(&self, bytes: &[u8]) {
+        let mut out = io::stdout().lock();
+        if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
+            std::process::exit(0);
+        }
+    }
+
+    pub(super) fn error(&self, error: &Error) {
+        let chain = error.chain();
+        let mark = self.paint_err(Tone::Bad, "error");
+        eprintln!("{mark}: {}", chain[0]);
+        for cause in &chain[1..] {
+            eprintln!("  {} {cause}", self.paint_err(Tone::Dim, "because:"));
+        }
+        if let Some(hint) = error.hint_text() {
+            eprintln!("{}: {hint}", self.paint_err(Tone::Strong, "hint"));
+        }
+    }
+
+    /// Rows in the form that was asked for; JSON and YAML are the rows as they are.
+    pub(super) fn rows<T: Serialize>(
+        &self,
+        format: Format,
+        rows: &[T],
+        table: impl FnOnce(&[T]) -> Table,
+    ) -> Result<()> {
+        match format {
+            Format::Table => self.data(table(rows).render(self.colour_out)),
+            Format::Json => self.data(serde_json::to_string_pretty(rows).or_failed(|| "cannot write JSON".into())?),
+            Format::Yaml => self.data(serde_yaml_ng::to_string(rows).or_failed(|| "cannot write YAML".into())?),
+        }
+        Ok(())
+    }
+
+    fn paint_err(&self, tone: Tone, text: &str) -> String {
+        paint(self.colour_err, tone, text)
+    }
+
+    /// A progress bar that shows itself only when the work takes longer than half a second.
+    pub(super) fn progress(&self) -> Bar {
+        Bar { shown: io::stderr().is_terminal(), bar: Mutex::new(None) }
+    }
+}
+
+pub(super) fn paint(colour: bool, tone: Tone, text: &str) -> String {
+    if !colour {
+        return text.to_owned();
+    }
+    let code = match tone {
+        Tone::Good => "32",
+        Tone::Bad => "31",
+        Tone::Busy => "33",
+        Tone::Dim => "2",
+        Tone::Strong => "1",
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}
+
+/// The progress of copying.
+#[derive(Debug)]
+pub(super) struct Bar {
+    shown: bool,
+    bar: Mutex<Option<(ProgressBar, std::time::Instant)>>,
+}
+
+const QUIET: Duration = Duration::from_millis(500);
+
+impl Progress for Bar {
+    fn start(&self, bytes: u64) {
+        let Ok(mut bar) = self.bar.lock() else { return };
+        let new = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template("copying {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+        {
+            new.set_style(style);
+        }
+        *bar = Some((new, std::time::Instant::now()));
+    }
+
+    fn advance(&self, bytes: u64) {
+        let Ok(bar) = self.bar.lock() else { return };
+        let Some((bar, since)) = bar.as_ref() else { return };
+        bar.inc(bytes);
+        if self.shown && bar.is_hidden() && since.elapsed() > QUIET {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        if bar.position() >= bar.length().unwrap_or(u64::MAX) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Ok(bar) = self.bar.get_mut()
+            && let Some((bar, _)) = bar.take()
+        {
+            bar.finish_and_clear();
+        }
+    }
+}

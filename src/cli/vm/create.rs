@@ -1,0 +1,149 @@
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueHint};
+
+use super::start;
+use crate::cli::complete;
+use crate::cli::ui::Ui;
+use crate::disk::Part;
+use crate::error::{Error, OrFailed, Result};
+use crate::host::Cancel;
+use crate::spec::{Name, Size};
+use crate::template::{Overrides, UserData};
+use crate::vm::{self, Site};
+
+/// Make VMs from a template: all of them, or none
+///
+/// Without `-u`, the guest gets a user with your name and your public keys (~/.ssh/*.pub).
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// The template's name
+    #[arg(short, long, add = complete::template_names())]
+    template: String,
+    /// The VM's name, a DNS label; made up when not given. With --count: NAME-1, NAME-2, …
+    #[arg(short, long)]
+    name: Option<Name>,
+    /// How many
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    count: u32,
+    /// Users and keys (TOML), or raw cloud-init user-data; may be given more than once
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    user_data: Vec<PathBuf>,
+    /// Another number of vCPUs than the template's
+    #[arg(long)]
+    vcpu: Option<u32>,
+    /// Another memory size than the template's: `2` (GiB), `512MiB`
+    #[arg(long, value_name = "SIZE")]
+    vram: Option<Size>,
+    /// Start them too
+    #[arg(long)]
+    start: bool,
+}
+
+impl Create {
+    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
+        let (users, parts) = user_data(&self.user_data)?;
+        if users.users.iter().all(|user| user.ssh.authorized_keys.is_empty()) && parts.is_empty() {
+            ui.say("note: there is no ssh key to give the guest; make one with `ssh-keygen`, or name users with `-u`");
+        }
+        let request = vm::Create {
+            template: self.template,
+            name: self.name,
+            count: self.count,
+            overrides: Overrides { vcpu: self.vcpu, vram: self.vram },
+            users,
+            parts,
+        };
+        let specs = vm::create(site, &request, &Cancel::on_interrupt(), &ui.progress())?;
+        for spec in &specs {
+            let address = spec.address().map(|address| format!(", {address}")).unwrap_or_default();
+            ui.say(format!("created `{}` (number {}, on {}{address})", spec.name, spec.number, spec.hypervisor));
+            ui.data(spec.name.as_str());
+        }
+        if !self.start {
+            return Ok(());
+        }
+        let mut store = site.store()?;
+        let records = specs
+            .iter()
+            .map(|spec| store.get(spec.uuid)?.ok_or_else(|| Error::not_found(format!("`{}` is gone", spec.name))))
+            .collect::<Result<Vec<_>>>()?;
+        start::start_all(site, &mut store, records, Duration::from_secs(60), None, ui)
+    }
+}
+
+/// What the files say, or, without any, the caller's own name and keys.
+fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
+    let mut users = UserData::default();
+    let mut parts = Vec::new();
+    for file in files {
+        let bytes = fs::read(file)
+            .map_err(|error| Error::usage(format!("cannot read the user data `{}`", file.display())).source(error))?;
+        if is_raw(&bytes) {
+            parts.push(part(file, bytes));
+            continue;
+        }
+        let text = String::from_utf8(bytes)
+            .map_err(|error| Error::usage(format!("`{}` is not UTF-8", file.display())).source(error))?;
+        let parsed = UserData::parse(&text, file)?;
+        for raw in &parsed.cloud_init {
+            let bytes = fs::read(raw).map_err(|error| {
+                Error::usage(format!("cannot read `{}`, which `{}` names", raw.display(), file.display())).source(error)
+            })?;
+            parts.push(part(raw, bytes));
+        }
+        users.users.extend(parsed.users);
+    }
+    let mut names = HashSet::new();
+    if let Some(twice) = users.users.iter().find(|user| !names.insert(user.name.as_str())) {
+        return Err(Error::usage(format!("two user data files have a user `{}`", twice.name)));
+    }
+    if files.is_empty() {
+        users = caller()?;
+    }
+    Ok((users, parts))
+}
+
+/// cloud-init knows its kinds of user-data by their first characters; TOML begins like none of them.
+fn is_raw(bytes: &[u8]) -> bool {
+    const FIRST: [&[u8]; 8] = [
+        b"#cloud-config",
+        b"#!",
+        b"#include",
+        b"#cloud-boothook",
+        b"#cloud-config-archive",
+        b"#part-handler",
+        b"## template: jinja",
+        b"Content-Type:",
+    ];
+    FIRST.iter().any(|first| bytes.starts_with(first))
+}
+
+fn part(path: &Path, content: Vec<u8>) -> Part {
+    let name = path.file_name().map_or_else(|| "user-data".to_owned(), |name| name.to_string_lossy().into_owned());
+    Part { name, content }
+}
+
+fn caller() -> Result<UserData> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).or_else(|_| std::env::var("LOGNAME"));
+    let user = user.ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "root".to_owned());
+    let mut keys = Vec::new();
+    if let Some(folder) = home.map(|home| home.join(".ssh"))
+        && let Ok(entries) = fs::read_dir(&folder)
+    {
+        let mut files: Vec<PathBuf> = entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "pub"))
+            .collect();
+        files.sort();
+        for file in files {
+            let text = fs::read_to_string(&file).or_failed(|| format!("cannot read `{}`", file.display()))?;
+            keys.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+        }
+    }
+    Ok(UserData::of_caller(&user, keys))
+}

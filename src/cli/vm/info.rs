@@ -1,0 +1,96 @@
+use clap::Args;
+use serde::Serialize;
+
+use super::ls::{self, Row, local_time};
+use super::select::One;
+use crate::cli::table::{Cell, Table};
+use crate::cli::ui::{Format, Ui};
+use crate::error::Result;
+use crate::spec::{Size, VmSpec};
+use crate::vm::{self, Site};
+
+/// Show all that is known of a VM
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    #[command(flatten)]
+    vm: One,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Serialize)]
+struct Full {
+    #[serde(flatten)]
+    row: Row,
+    login: Option<String>,
+    supervisor_pid: Option<i32>,
+    hypervisor_pid: Option<i32>,
+    folder: String,
+    spec: VmSpec,
+}
+
+impl Info {
+    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
+        let store = site.store()?;
+        let observed = vm::observe(site, self.vm.find(&store)?)?;
+        let runtime = observed.record.runtime.clone();
+        let exit = observed.record.exit.as_ref().map(ToString::to_string);
+        let created = observed.record.created_at.to_string();
+        let spec = observed.record.spec.clone();
+        let (state, unwatched) = (observed.state, observed.unwatched);
+        let full = Full {
+            login: spec.login.clone(),
+            supervisor_pid: runtime.as_ref().map(|runtime| runtime.supervisor.pid),
+            hypervisor_pid: runtime.as_ref().and_then(|runtime| runtime.hypervisor).map(|handle| handle.pid),
+            folder: site.dirs.vm(spec.uuid).display().to_string(),
+            row: ls::row(site, observed),
+            spec,
+        };
+        ui.rows(self.output, &[full], |rows| {
+            let full = &rows[0];
+            let mut table = Table::new(["KEY", "VALUE"]);
+            let mut line = |key: &str, value: Cell| table.row(vec![key.into(), value]);
+            let spec = &full.spec;
+            line("name", spec.name.as_str().into());
+            line("number", spec.number.to_string().into());
+            line("uuid", spec.uuid.to_string().into());
+            line("template", spec.template.as_str().into());
+            line("state", Cell::toned(state.to_string(), ls::tone(state)));
+            if unwatched {
+                line("", "its supervisor was killed; the guest runs on".into());
+            }
+            line("hypervisor", spec.hypervisor.to_string().into());
+            line("vcpu", spec.vcpu.to_string().into());
+            line("ram", spec.vram.to_string().into());
+            for (disk, row) in spec.disks.iter().zip(full.row.disk_sizes()) {
+                let source = disk.source.as_ref().map_or_else(|| "blank".to_owned(), |path| path.display().to_string());
+                let size = row.map(|bytes| format!(", {}", Size::from_bytes(bytes))).unwrap_or_default();
+                line(&format!("disk {}", disk.name), format!("{source}{size}").into());
+            }
+            for nic in &spec.nics {
+                let address =
+                    nic.address.as_ref().map_or_else(|| "by DHCP".to_owned(), |address| address.ip.to_string());
+                let text = format!("{} {address}, port {}", nic.mac, nic.port(spec.number));
+                line(&format!("network {}", nic.network), text.into());
+            }
+            if let Some(ssh) = runtime.as_ref().and_then(|runtime| runtime.ssh) {
+                line("ssh", format!("{ssh} (forwarded)").into());
+            }
+            if let Some(login) = &full.login {
+                line("login", login.as_str().into());
+            }
+            line("created", local_time(&created).into());
+            if let Some(since) = full.row.up_since() {
+                line("up since", local_time(since).into());
+            }
+            if let (Some(supervisor), Some(hypervisor)) = (full.supervisor_pid, full.hypervisor_pid) {
+                line("processes", format!("supervisor {supervisor}, hypervisor {hypervisor}").into());
+            }
+            if let Some(exit) = exit {
+                line("last end", exit.into());
+            }
+            line("folder", full.folder.as_str().into());
+            table
+        })
+    }
+}

@@ -1,0 +1,61 @@
+//! `v vm …`: one file per verb.
+
+mod console;
+mod create;
+mod delete;
+mod info;
+mod log;
+mod ls;
+mod pause;
+mod restart;
+mod select;
+mod show_launch;
+mod ssh;
+mod start;
+mod stop;
+mod wait;
+
+use clap::Subcommand;
+
+use super::ui::Ui;
+use crate::error::Result;
+use crate::vm::Site;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Create(create::Create),
+    #[command(visible_alias = "list")]
+    Ls(ls::Ls),
+    Info(info::Info),
+    Start(start::Start),
+    Stop(stop::Stop),
+    Restart(restart::Restart),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
+    #[command(visible_alias = "rm")]
+    Delete(delete::Delete),
+    Console(console::Console),
+    Log(log::Log),
+    Ssh(ssh::Ssh),
+    Wait(wait::Wait),
+    ShowLaunch(show_launch::ShowLaunch),
+}
+
+pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
+    match command {
+        Command::Create(command) => command.run(site, ui),
+        Command::Ls(command) => command.run(site, ui),
+        Command::Info(command) => command.run(site, ui),
+        Command::Start(command) => command.run(site, ui),
+        Command::Stop(command) => command.run(site, ui),
+        Command::Restart(command) => command.run(site, ui),
+        Command::Pause(command) => command.run(site, ui),
+        Command::Resume(command) => command.run(site, ui),
+        Command::Delete(command) => command.run(site, ui),
+        Command::Console(command) => command.run(site, ui),
+        Command::Log(command) => command.run(site, ui),
+        Command::Ssh(command) => command.run(site, ui),
+        Command::Wait(command) => command.run(site, ui),
+        Command::ShowLaunch(command) => command.run(site, ui),
+    }
+}

@@ -1,0 +1,64 @@
+use std::ffi::OsString;
+
+use clap::Args;
+
+use crate::cli::complete;
+use crate::cli::ui::Ui;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::spec::State;
+use crate::vm::{self, Site};
+
+/// Log in to a VM, or run a command in it, with the system's ssh
+///
+/// Address, port, user and host keys are the VM's own; what stands behind `--` is ssh's.
+#[derive(Debug, Args)]
+pub(crate) struct Ssh {
+    /// A name, a number, or a uuid (the beginning is enough)
+    #[arg(value_name = "VM", add = complete::vm_names())]
+    vm: String,
+    /// Log in as this user instead of the first one that the VM was created with
+    #[arg(short, long, value_name = "USER")]
+    login: Option<String>,
+    /// A command for the guest
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Ssh {
+    pub(super) fn run(self, site: &Site, _ui: &Ui) -> Result<()> {
+        let store = site.store()?;
+        let observed = vm::observe(site, store.find(&self.vm)?)?;
+        let spec = &observed.record.spec;
+        if observed.state != State::Running {
+            return Err(Error::refused(format!("cannot log in to `{}`: it is {}", spec.name, observed.state))
+                .hint(format!("`v vm start --wait {}`", spec.name)));
+        }
+        let Some(address) = vm::endpoint(&observed.record) else {
+            return Err(Error::failed(format!("`{}` has no address that this host knows", spec.name))
+                .hint("give its network a `subnet`, or use a `user` network"));
+        };
+        let mut args: Vec<OsString> = vec![
+            "-p".into(),
+            address.port().to_string().into(),
+            "-o".into(),
+            option("UserKnownHostsFile", &site.known_hosts(spec.uuid).display().to_string()),
+            "-o".into(),
+            "StrictHostKeyChecking=accept-new".into(),
+            "-o".into(),
+            option("HostKeyAlias", spec.name.as_str()),
+        ];
+        if let Some(login) = self.login.as_ref().or(spec.login.as_ref()) {
+            args.extend(["-l".into(), login.into()]);
+        }
+        args.push(address.ip().to_string().into());
+        args.extend(self.command);
+        let error = host::exec("ssh", &args);
+        Err(Error::failed("cannot run `ssh`").source(error).hint("install the package `openssh-client`"))
+    }
+}
+
+/// ssh splits an option's value at spaces unless it is quoted, and expands `%`.
+fn option(name: &str, value: &str) -> OsString {
+    format!("{name}=\"{}\"", value.replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"")).into()
+}

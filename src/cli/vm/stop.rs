@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+use clap::Args;
+
+use super::select::Many;
+use crate::cli::for_each;
+use crate::cli::ui::Ui;
+use crate::error::{Error, Result};
+use crate::spec::Intent;
+use crate::store::Record;
+use crate::vm::{self, Site, Stopped};
+
+/// Press the power button and wait for the guest to shut down
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    #[command(flatten)]
+    vms: Many,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How long a guest gets, and what then.
+#[derive(Debug, Clone, Args)]
+pub(super) struct How {
+    /// Seconds for the guest to shut down
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    timeout: u64,
+    /// Cut the power of a guest that has not shut down in time (at once with --timeout 0)
+    #[arg(long)]
+    force: bool,
+}
+
+impl Stop {
+    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
+        let store = site.store()?;
+        let mut records = self.vms.find(&store)?;
+        if self.vms.all {
+            records.retain(|record| record.state.is_live());
+        }
+        drop(store);
+        // Each on a thread of its own: the guests shut down side by side.
+        let results: Vec<Result<()>> = std::thread::scope(|scope| {
+            let how = &self.how;
+            let threads: Vec<_> = records
+                .into_iter()
+                .map(|record| scope.spawn(move || stop_one(site, record, how, Intent::Stop, ui)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a stop ended in a panic"))))
+                .collect()
+        });
+        for_each(results, ui, |result| result)
+    }
+}
+
+/// Stops one VM as asked; says what became of it.
+pub(super) fn stop_one(site: &Site, record: Record, how: &How, intent: Intent, ui: &Ui) -> Result<()> {
+    let mut store = site.store()?;
+    let (vm, name) = (record.spec.uuid, record.spec.name.clone());
+    let timeout = Duration::from_secs(how.timeout);
+    if !(how.force && timeout.is_zero()) {
+        match vm::stop(site, &mut store, record, timeout, intent) {
+            Ok(Stopped::Ended(exit)) => {
+                ui.say(format!("stopped `{name}`: {exit}"));
+                return Ok(());
+            }
+            Ok(Stopped::StillRunning) if !how.force => {
+                return Err(Error::failed(format!("`{name}` has not shut down in {} s", how.timeout)).hint(format!(
+                    "give it longer with `--timeout`, or cut its power with `v vm stop --force --timeout 0 {name}`"
+                )));
+            }
+            Ok(Stopped::StillRunning) => {
+                ui.say(format!("`{name}` has not shut down in {} s: cutting its power", how.timeout));
+            }
+            Err(error) if !how.force || error.kind() == crate::error::Kind::NotFound => return Err(error),
+            // Its supervisor cannot press the button; --force is for that.
+            Err(error) => tracing::info!(error = %error.chain().join(": "), "no power button"),
+        }
+    }
+    let exit = vm::force_stop(site, &mut store, vm, intent)?;
+    ui.say(format!("stopped `{name}`: {exit}"));
+    Ok(())
+}

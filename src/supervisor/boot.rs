@@ -1,0 +1,111 @@
+use std::fs::{self, DirEntry};
+use std::io;
+use std::net::SocketAddrV4;
+use std::path::Path;
+use std::time::Duration;
+
+use super::console::Console;
+use super::ports::Ports;
+use crate::config::Config;
+use crate::error::{Error, OrFailed, Result};
+use crate::host::Handle;
+use crate::hypervisor::{self, Launch, Machine};
+use crate::network;
+use crate::spec::VmSpec;
+use crate::vm::{self, Site};
+
+/// A VM that runs.
+#[derive(Debug)]
+pub(super) struct Booted {
+    pub(super) machine: Box<dyn Machine>,
+    pub(super) console: Console,
+    pub(super) ssh: Option<SocketAddrV4>,
+}
+
+/// The longest path a unix socket can have, without its closing zero.
+const SOCKET_PATH_LIMIT: usize = 107;
+
+/// A fresh runtime folder: what an earlier life left would make the hypervisor fail to bind.
+pub(super) fn fresh_runtime_folder(run: &Path) -> Result<()> {
+    let longest = run.join("control.sock");
+    let length = longest.as_os_str().len();
+    if length > SOCKET_PATH_LIMIT {
+        return Err(Error::usage(format!(
+            "the path `{}` has {length} bytes, and a socket's can have {SOCKET_PATH_LIMIT}",
+            longest.display()
+        ))
+        .hint("name a root with a shorter path"));
+    }
+    vm::make_private(run)?;
+    let clear = || -> io::Result<()> {
+        for entry in fs::read_dir(run)? {
+            let entry: DirEntry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    clear().or_failed(|| format!("cannot clear the runtime folder `{}`", run.display()))
+}
+
+/// From a spec to a running guest. `launched` is told the hypervisor's process as soon as it is
+/// there, so that the record names it even if this process is killed a moment later.
+pub(super) async fn boot(
+    site: &Site,
+    config: &Config,
+    spec: &VmSpec,
+    ports: &Ports<'_>,
+    deadline: Duration,
+    launched: impl Fn(Handle, Option<SocketAddrV4>) -> Result<()>,
+) -> Result<Booted> {
+    let run = site.dirs.run(spec.uuid);
+    let hosts = vm::hosts(config);
+    let program = hosts.program(spec.hypervisor).ok_or_else(|| {
+        Error::failed(format!("`{}` is not installed", spec.hypervisor)).hint("`v doctor` says what is missing")
+    })?;
+    let ssh = match spec.has_user_network() {
+        true => Some(network::free_port(vm::preferred_ssh(spec))?),
+        false => None,
+    };
+    let taps = ports.prepare()?;
+    let serial = run.join("serial.sock");
+    let dir = site.dirs.vm(spec.uuid);
+    let console_log = site.console_log(spec.uuid);
+    let hypervisor_log = site.hypervisor_log(spec.uuid);
+    let launch = Launch {
+        spec,
+        program,
+        dir: &dir,
+        run: &run,
+        taps,
+        forwards: ssh.map(vm::ssh_forward).into_iter().collect(),
+        log: &hypervisor_log,
+        deadline,
+    };
+    let start = async {
+        let mut machine = hypervisor::driver(spec.hypervisor).launch(launch).await?;
+        launched(machine.handle(), ssh)?;
+        let console = Console::connect(&serial, &console_log).await?;
+        machine.boot().await?;
+        Ok((machine, console))
+    };
+    // Some hypervisors block until their vhost-user sockets are connected: both go on together.
+    let ((machine, console), ()) = tokio::try_join!(start, ports.connect(&run, deadline))?;
+    Ok(Booted { machine, console, ssh })
+}
+
+/// The last lines of a log, for an exit that needs its reason.
+pub(super) fn last_words(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let tail = &text[text.len().saturating_sub(2048)..];
+    let tail = String::from_utf8_lossy(tail);
+    let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(3)..].join("; ")
+}
+
+pub(super) fn start_failure(error: &Error) -> String {
+    error.chain().join(": ")
+}

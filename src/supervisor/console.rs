@@ -1,0 +1,134 @@
+//! The guest's serial console: this process is the hypervisor's only client, for good, so every
+//! byte is logged and whoever attaches sees the history first. Any number may attach at once.
+
+use std::cell::RefCell;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::OwnedReadHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{broadcast, mpsc};
+
+use super::log::RotatingLog;
+use super::ports::appears;
+use crate::error::{OrFailed, Result};
+
+/// The console log's size before it is rotated.
+const LOG_LIMIT: u64 = 4 << 20;
+/// What one who attaches is shown of the past.
+const HISTORY: u64 = 64 << 10;
+/// How long the hypervisor may take to make the socket it was told of.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A console that is connected, and not yet served.
+#[derive(Debug)]
+pub(super) struct Console {
+    serial: UnixStream,
+    path: PathBuf,
+    log: RotatingLog,
+}
+
+impl Console {
+    /// Connects before the guest runs, so that not one byte is lost.
+    pub(super) async fn connect(serial: &Path, log: &Path) -> Result<Self> {
+        let path = serial.to_owned();
+        appears(&path, Instant::now() + CONNECT).await?;
+        let serial =
+            UnixStream::connect(serial).await.or_failed(|| "cannot connect to the serial console".to_owned())?;
+        let log = RotatingLog::open(log, LOG_LIMIT).or_failed(|| format!("cannot open `{}`", log.display()))?;
+        Ok(Self { serial, path, log })
+    }
+
+    /// Serves it until the task is dropped: logs, and lets clients attach at `socket`.
+    pub(super) async fn serve(self, socket: UnixListener) {
+        let log = Rc::new(RefCell::new(self.log));
+        let (output, _) = broadcast::channel::<Vec<u8>>(64);
+        let (input, mut typed) = mpsc::channel::<Vec<u8>>(16);
+        tokio::task::spawn_local(accept(socket, Rc::clone(&log), output.clone(), input));
+        let mut serial = self.serial;
+        loop {
+            let (mut read, mut write) = serial.into_split();
+            let mut buffer = vec![0; 4096];
+            loop {
+                tokio::select! {
+                    bytes = read.read(&mut buffer) => match bytes {
+                        Ok(0) | Err(_) => break,
+                        Ok(count) => {
+                            if let Err(error) = log.borrow_mut().write(&buffer[..count]) {
+                                tracing::warn!(%error, "console log not written");
+                            }
+                            // An error only says that nobody is attached.
+                            let _ = output.send(buffer[..count].to_vec());
+                        }
+                    },
+                    Some(bytes) = typed.recv() => {
+                        if write.write_all(&bytes).await.is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+            // A guest's reboot makes some hypervisors make the socket anew.
+            serial = loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if let Ok(serial) = UnixStream::connect(&self.path).await {
+                    break serial;
+                }
+            };
+        }
+    }
+}
+
+async fn accept(
+    socket: UnixListener,
+    log: Rc<RefCell<RotatingLog>>,
+    output: broadcast::Sender<Vec<u8>>,
+    input: mpsc::Sender<Vec<u8>>,
+) {
+    loop {
+        let Ok((client, _)) = socket.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        // Subscribed and read in one go, without awaiting: no byte is missed or shown twice.
+        let live = output.subscribe();
+        let history = log.borrow().tail(HISTORY).unwrap_or_default();
+        let (read, write) = client.into_split();
+        tokio::task::spawn_local(forward_input(read, input.clone()));
+        tokio::task::spawn_local(async move {
+            // A client that is gone ends its task; there is nobody to tell.
+            let _ = show(write, history, live).await;
+        });
+    }
+}
+
+async fn forward_input(mut read: OwnedReadHalf, input: mpsc::Sender<Vec<u8>>) {
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = read.read(&mut buffer).await {
+        if input.send(buffer[..count].to_vec()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn show(
+    mut write: tokio::net::unix::OwnedWriteHalf,
+    history: Vec<u8>,
+    mut live: broadcast::Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    write.write_all(&history).await?;
+    loop {
+        match live.recv().await {
+            Ok(bytes) => write.write_all(&bytes).await?,
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                write
+                    .write_all(b"\r\n[virshle: output skipped, this terminal was too slow; it is in the log]\r\n")
+                    .await?;
+            }
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
+        }
+    }
+}

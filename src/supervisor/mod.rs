@@ -1,0 +1,21 @@
+//! 7 · The process that owns one running VM: `v supervise <uuid>`, launched by `v vm start`.
+//!
+//! ```text
+//! lock ─► record `starting` ─► ports ─► launch ─► console ─► boot ─► record `running` ─► "ready"
+//!   then, until the hypervisor ends: its events, the control socket, SIGTERM
+//! ended ─► release ports ─► record `stopped` or `crashed`, with the reason ─► lock dropped
+//! ```
+//!
+//! It holds the VM's lock as long as it lives: whoever can take the lock knows that no supervisor
+//! is there. What was asked (the intent) is recorded before acting, because a hypervisor's end
+//! looks the same whoever caused it. Killing the command that launched it changes nothing; if it is
+//! killed itself, the guest runs on and the record still names its hypervisor.
+
+mod boot;
+mod console;
+mod control;
+mod log;
+mod ports;
+mod run;
+
+pub use run::supervise;

@@ -1,0 +1,124 @@
+//! How a command talks to a VM's supervisor: one request and one reply, each a line of JSON, over
+//! `control.sock` in the VM's runtime folder.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::spec::{Exit, Intent, State};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    Status,
+    Pause,
+    Resume,
+    /// Presses the power button and answers when the VM has ended, or after `timeout_ms`.
+    Stop {
+        timeout_ms: u64,
+        intent: Intent,
+    },
+    /// Cuts the power and answers when the VM has ended.
+    ForceStop {
+        intent: Intent,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Reply {
+    State {
+        state: State,
+    },
+    Ended {
+        exit: Exit,
+    },
+    /// The power button was pressed and the VM still runs.
+    StillRunning,
+    Failed {
+        failure: Failure,
+    },
+}
+
+/// An [`Error`] on its way to another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    exit_code: u8,
+    /// From the outermost to the root cause; never empty.
+    chain: Vec<String>,
+    hint: Option<String>,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self { exit_code: error.kind().exit_code(), chain: error.chain(), hint: error.hint_text().map(str::to_owned) }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let kind = [Kind::Usage, Kind::NotFound, Kind::Refused]
+            .into_iter()
+            .find(|kind| kind.exit_code() == failure.exit_code)
+            .unwrap_or(Kind::Failed);
+        let mut links = failure.chain.into_iter().rev();
+        let innermost = links.next().unwrap_or_else(|| "the supervisor gave no reason".to_owned());
+        let error = links.fold(Error::new(kind, innermost), |cause, message| cause.context(message));
+        match failure.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// Asks, and waits for the answer at most `deadline`. `None`: no supervisor listens.
+pub fn ask(socket: &Path, request: &Request, deadline: Duration) -> Result<Option<Reply>> {
+    let failed = |error: io::Error| {
+        let what = match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("the VM's supervisor did not answer in {} s", deadline.as_secs())
+            }
+            _ => "cannot talk to the VM's supervisor".to_owned(),
+        };
+        Error::failed(what).source(error)
+    };
+    let mut stream = match UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    stream.set_read_timeout(Some(deadline)).map_err(failed)?;
+    stream.set_write_timeout(Some(deadline)).map_err(failed)?;
+    let mut line = serde_json::to_vec(request).map_err(io::Error::other).map_err(failed)?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(failed)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
+    if answer.is_empty() {
+        return Err(Error::failed("the VM's supervisor ended before it answered")
+            .hint("look at `v vm ls` and `v vm log --supervisor`"));
+    }
+    serde_json::from_str(&answer).map(Some).map_err(|error| failed(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_arrives_as_it_was_sent() {
+        let sent = Error::refused("root cause").hint("type this").context("cannot start `a`");
+        let failure: Failure = serde_json::from_str(&serde_json::to_string(&Failure::from(&sent)).unwrap()).unwrap();
+        let received = Error::from(failure);
+        assert_eq!(received.kind(), sent.kind());
+        assert_eq!(received.chain(), sent.chain());
+        assert_eq!(received.hint_text(), sent.hint_text());
+    }
+}

@@ -1,0 +1,37 @@
+//! 3 · One machine and its life. Every verb is a file; each works on a [`Site`] (where things lie)
+//! and on the record in the store, which is the truth.
+//!
+//! ```text
+//! create  reserve rows ─► folder ─► disks ─► UEFI variables ─► seed ─► record `stopped`   (steps, each with its undo)
+//! start   launch a supervisor, wait for its word
+//! stop    ask the supervisor (control socket), wait for the end
+//! delete  record `deleting` ─► ports ─► folders ─► row
+//! ```
+//!
+//! A process may die between any two steps: rows say who was at work on them, so that the next
+//! command sees it and undoes or finishes it ([`sweep`]).
+
+pub mod control;
+mod create;
+mod delete;
+mod observe;
+mod ready;
+mod resolve;
+mod show;
+mod site;
+mod start;
+mod steps;
+mod stop;
+mod sweep;
+
+pub use create::{Create, create};
+pub use delete::delete;
+pub use observe::{Observed, observe, reconcile};
+pub use ready::{Goal, endpoint, wait_for};
+pub use resolve::{hosts, links, resolve};
+pub use show::{preferred_ssh, show_launch, ssh_forward};
+pub use site::Site;
+pub use site::make_private;
+pub use start::{READY_FD, Starting, start};
+pub use stop::{Stopped, force_stop, pause, resume, stop};
+pub use sweep::sweep;

@@ -1,0 +1,80 @@
+//! Waiting for a VM from outside: for a state in its record, or for its ssh server to answer.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::{Observed, Site, observe};
+use crate::error::{Error, Result};
+use crate::host;
+use crate::spec::State;
+use crate::store::{Record, Store};
+
+/// What to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    Running,
+    Stopped,
+    /// Its ssh server sends its greeting.
+    Ssh,
+}
+
+const POLL: Duration = Duration::from_millis(50);
+const TRY: Duration = Duration::from_secs(2);
+
+/// Where the guest's ssh server is, if this host knows.
+pub fn endpoint(record: &Record) -> Option<SocketAddr> {
+    let forwarded = record.runtime.as_ref().and_then(|runtime| runtime.ssh).map(SocketAddr::V4);
+    forwarded.or_else(|| record.spec.address().map(|address| SocketAddr::from((address, 22))))
+}
+
+/// Waits until the VM has come to `goal`; an error when it cannot any more, or at the deadline.
+pub fn wait_for(site: &Site, store: &Store, vm: Uuid, goal: Goal, timeout: Duration) -> Result<()> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let Some(record) = store.get(vm)? else {
+            return if goal == Goal::Stopped { Ok(()) } else { Err(Error::not_found("the VM was deleted")) };
+        };
+        let observed = observe(site, record)?;
+        let name = observed.record.spec.name.clone();
+        if reached(&observed, goal)? {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let awaited = match goal {
+                Goal::Running => "is not running",
+                Goal::Stopped => "has not stopped",
+                Goal::Ssh => "does not answer on ssh",
+            };
+            return Err(Error::failed(format!("`{name}` {awaited} after {} s", timeout.as_secs()))
+                .hint(format!("look at its console with `v vm log {name}`")));
+        }
+        host::pause(POLL);
+    }
+}
+
+fn reached(observed: &Observed, goal: Goal) -> Result<bool> {
+    let name = &observed.record.spec.name;
+    match (goal, observed.state) {
+        (Goal::Running, State::Running) | (Goal::Stopped, State::Stopped | State::Crashed) => Ok(true),
+        (Goal::Ssh, State::Running) => match endpoint(&observed.record) {
+            Some(address) => Ok(greets(address)),
+            None => Err(Error::failed(format!("`{name}` has no address that this host knows"))
+                .hint("give its network a `subnet`, or use a `user` network")),
+        },
+        (Goal::Running | Goal::Ssh, State::Crashed) => {
+            let exit = observed.record.exit.as_ref().map_or_else(|| "unseen".to_owned(), ToString::to_string);
+            Err(Error::failed(format!("`{name}` has crashed")).source(Error::failed(exit)))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// A forwarded port accepts before the guest does, so only the greeting counts.
+fn greets(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, TRY) else { return false };
+    let mut greeting = [0; 4];
+    stream.set_read_timeout(Some(TRY)).is_ok() && stream.read_exact(&mut greeting).is_ok() && &greeting == b"SSH-"
+}

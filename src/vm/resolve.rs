@@ -1,0 +1,56 @@
+//! What the host decides for a template: which hypervisor, on what, from which firmware.
+
+use crate::config::{Accelerator, Config, HypervisorSetting, Template};
+use crate::error::Result;
+use crate::hypervisor::{self, Choice, Host, Needs, cloud_hypervisor, qemu};
+use crate::spec::{Accel, Boot, HypervisorKind, Link};
+use crate::template::{self, Resolved};
+
+/// The hypervisors of this host, with the programs the config names.
+pub fn hosts(config: &Config) -> Host {
+    Host::probe(config.node.cloud_hypervisor.program.as_deref(), config.node.qemu.program.as_deref())
+}
+
+/// How each NIC of a template meets its network.
+pub fn links(config: &Config, template: &Template) -> Result<Vec<Link>> {
+    Ok(template::nics(config, template)?.into_iter().map(|nic| nic.link).collect())
+}
+
+/// Decides, once, at create; start finds it in the spec.
+pub fn resolve(config: &Config, template: &Template) -> Result<(Resolved, Choice)> {
+    let wanted = match template.hypervisor.unwrap_or(config.node.hypervisor) {
+        HypervisorSetting::Auto => None,
+        HypervisorSetting::CloudHypervisor => Some(HypervisorKind::CloudHypervisor),
+        HypervisorSetting::Qemu => Some(HypervisorKind::Qemu),
+    };
+    let accel = match config.node.accel {
+        Accelerator::Auto => None,
+        Accelerator::Kvm => Some(Accel::Kvm),
+        Accelerator::Tcg => Some(Accel::Tcg),
+    };
+    let links = links(config, template)?;
+    let needs = Needs::of(&links.iter().collect::<Vec<_>>(), template.kernel.is_some());
+    let choice = hypervisor::choose(wanted, accel, &needs, &hosts(config))?;
+    let boot = match &template.kernel {
+        Some(kernel) => Boot::Kernel {
+            kernel: kernel.clone(),
+            initramfs: template.initramfs.clone(),
+            cmdline: template.cmdline.clone().unwrap_or_default(),
+        },
+        None => firmware(config, template, choice.kind)?,
+    };
+    Ok((Resolved { hypervisor: choice.kind, accel: choice.accel, boot }, choice))
+}
+
+fn firmware(config: &Config, template: &Template, kind: HypervisorKind) -> Result<Boot> {
+    match kind {
+        HypervisorKind::CloudHypervisor => {
+            let named = template.firmware.as_deref().or(config.node.cloud_hypervisor.firmware.as_deref());
+            cloud_hypervisor::firmware(named)
+        }
+        HypervisorKind::Qemu => {
+            let code = template.firmware.as_deref().or(config.node.qemu.firmware.as_deref());
+            qemu::firmware(code, config.node.qemu.vars.as_deref())
+        }
+    }
+}

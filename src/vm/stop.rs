@@ -1,0 +1,127 @@
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use uuid::Uuid;
+
+use super::control::{self, Reply, Request};
+use super::observe::is_supervised;
+use super::{Site, reconcile};
+use crate::error::{Error, OrFailed, Result};
+use crate::host;
+use crate::spec::{Event, Exit, Intent, State};
+use crate::store::{Record, Store};
+
+/// How long a power cut may take: the hypervisor is killed, its ports are released.
+const FORCE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a call that the hypervisor answers at once may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What became of a stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    Ended(Exit),
+    /// The power button was pressed, and the guest has not shut down in time.
+    StillRunning,
+}
+
+/// Presses the power button and waits for the guest to shut down.
+pub fn stop(site: &Site, store: &mut Store, record: Record, timeout: Duration, intent: Intent) -> Result<Stopped> {
+    let request = Request::Stop { timeout_ms: timeout.as_millis().try_into().unwrap_or(u64::MAX), intent };
+    match ask(site, store, record, "stop", &Event::Stop, &request, timeout + FORCE_DEADLINE)? {
+        Reply::Ended { exit } => Ok(Stopped::Ended(exit)),
+        Reply::StillRunning => Ok(Stopped::StillRunning),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+pub fn pause(site: &Site, store: &mut Store, record: Record) -> Result<State> {
+    state(ask(site, store, record, "pause", &Event::Pause, &Request::Pause, CALL_DEADLINE)?)
+}
+
+pub fn resume(site: &Site, store: &mut Store, record: Record) -> Result<State> {
+    state(ask(site, store, record, "resume", &Event::Resume, &Request::Resume, CALL_DEADLINE)?)
+}
+
+fn state(reply: Reply) -> Result<State> {
+    match reply {
+        Reply::State { state } => Ok(state),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    Error::failed(format!("the VM's supervisor gave an answer to another question: {reply:?}"))
+}
+
+fn ask(
+    site: &Site,
+    store: &mut Store,
+    record: Record,
+    verb: &str,
+    event: &Event,
+    request: &Request,
+    deadline: Duration,
+) -> Result<Reply> {
+    let observed = reconcile(site, store, record)?;
+    let spec = &observed.record.spec;
+    let failed = || format!("cannot {verb} `{}`", spec.name);
+    observed.state.after(event).map_err(|refusal| Error::refused(failed()).source(refusal))?;
+    match control::ask(&site.control_socket(spec.uuid), request, deadline).map_err(|error| error.context(failed()))? {
+        Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
+        Some(reply) => Ok(reply),
+        None => Err(Error::refused(failed())
+            .source(Error::failed("no supervisor watches it"))
+            .hint(format!("its supervisor was killed; `v vm stop --force {}` ends it", spec.name))),
+    }
+}
+
+/// Cuts the power: through the supervisor, or, when there is none, by killing the hypervisor that
+/// the record names.
+pub fn force_stop(site: &Site, store: &mut Store, vm: Uuid, intent: Intent) -> Result<Exit> {
+    let Some(record) = store.get(vm)? else {
+        return Err(Error::not_found("the VM is gone"));
+    };
+    let observed = reconcile(site, store, record)?;
+    let name = observed.record.spec.name.clone();
+    let failed = || format!("cannot stop `{name}`");
+    observed.state.after(&Event::Stop).map_err(|refusal| Error::refused(failed()).source(refusal))?;
+    let asked = control::ask(&site.control_socket(vm), &Request::ForceStop { intent }, FORCE_DEADLINE);
+    match asked.map_err(|error| error.context(failed()))? {
+        Some(Reply::Ended { exit }) => Ok(exit),
+        Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
+        Some(reply) => Err(unexpected(&reply)),
+        None => kill_unwatched(site, store, vm).map_err(|error| error.context(failed())),
+    }
+}
+
+fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> {
+    let deadline = Instant::now() + FORCE_DEADLINE;
+    loop {
+        let Some(record) = store.get(vm)? else { return Ok(Exit::Forced) };
+        if !record.state.is_live() {
+            return Ok(record.exit.unwrap_or(Exit::Forced));
+        }
+        let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
+        let alive = hypervisor.is_some_and(|handle| handle.is_alive());
+        if !is_supervised(site, &record)? && !alive {
+            break;
+        }
+        if let Some(hypervisor) = hypervisor {
+            hypervisor.signal(Signal::KILL).or_failed(|| format!("cannot kill process {}", hypervisor.pid))?;
+        }
+        if Instant::now() > deadline {
+            return Err(Error::failed("its hypervisor does not end"));
+        }
+        host::pause(Duration::from_millis(20));
+    }
+    store.update(vm, |record| {
+        if record.state.is_live() {
+            record.apply(&Event::Ended(Exit::Forced))?;
+            record.exit = Some(Exit::Forced);
+            record.runtime = None;
+            record.intent = None;
+            record.started_at = None;
+        }
+        Ok(Exit::Forced)
+    })
+}
