@@ -6,9 +6,8 @@ use serde::Serialize;
 
 use super::table::{Cell, Table};
 use super::ui::{Format, Tone, Ui};
-use crate::disk;
 use crate::error::{Error, Result};
-use crate::host::{Mode, find_program};
+use crate::host::{self, Mode, find_program};
 use crate::hypervisor::{Host, Kvm, cloud_hypervisor, qemu};
 use crate::network::ovs::Ovs;
 use crate::spec::{Boot, Size};
@@ -223,7 +222,7 @@ fn storage(add: &mut Add<'_>, site: &Site) {
     let state = &site.dirs.state;
     let there = state.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let writable = rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok();
-    let free = disk::free_space(there).unwrap_or(0);
+    let free = host::free_space(there).unwrap_or(0);
     let detail = format!("{} ({mode}), {} free", state.display(), Size::mib(free / Size::MIB));
     match (writable, free) {
         (false, _) => add(

@@ -10,8 +10,8 @@ use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 
 use super::table::Table;
-use crate::disk::Progress;
 use crate::error::{Error, OrFailed, Result};
+use crate::host::Progress;
 
 /// The form of data on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

@@ -24,6 +24,7 @@ mod steps;
 mod stop;
 mod sweep;
 
+pub use crate::disk::Part;
 pub use create::{Create, create};
 pub use delete::delete;
 pub use observe::{Observed, observe, reconcile};

@@ -1,7 +1,8 @@
 //! What the host decides for a template: which hypervisor, on what, from which firmware.
 
 use crate::config::{Accelerator, Config, HypervisorSetting, Template};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::host::find_program;
 use crate::hypervisor::{self, Choice, Host, Needs, cloud_hypervisor, qemu};
 use crate::spec::{Accel, Boot, HypervisorKind, Link};
 use crate::template::{self, Resolved};
@@ -9,6 +10,22 @@ use crate::template::{self, Resolved};
 /// The hypervisors of this host, with the programs the config names.
 pub fn hosts(config: &Config) -> Host {
     Host::probe(config.node.cloud_hypervisor.program.as_deref(), config.node.qemu.program.as_deref())
+}
+
+/// A program that the config names must be there: falling back to another would hide the mistake.
+fn check_named(config: &Config) -> Result<()> {
+    let named =
+        [("node.cloud-hypervisor", &config.node.cloud_hypervisor.program), ("node.qemu", &config.node.qemu.program)];
+    for (table, program) in named {
+        if let Some(program) = program.as_deref().filter(|program| find_program(program).is_none()) {
+            return Err(Error::usage(format!(
+                "`{}`, which the config names in `[{table}]`, is no program that can be run",
+                program.display()
+            ))
+            .hint("mend `program`, or leave it out: then `PATH` is searched"));
+        }
+    }
+    Ok(())
 }
 
 /// How each NIC of a template meets its network.
@@ -28,6 +45,7 @@ pub fn resolve(config: &Config, template: &Template) -> Result<(Resolved, Choice
         Accelerator::Kvm => Some(Accel::Kvm),
         Accelerator::Tcg => Some(Accel::Tcg),
     };
+    check_named(config)?;
     let links = links(config, template)?;
     let needs = Needs::of(&links.iter().collect::<Vec<_>>(), template.kernel.is_some());
     let choice = hypervisor::choose(wanted, accel, &needs, &hosts(config))?;

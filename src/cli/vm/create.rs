@@ -8,12 +8,11 @@ use clap::{Args, ValueHint};
 use super::start;
 use crate::cli::complete;
 use crate::cli::ui::Ui;
-use crate::disk::Part;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Cancel;
 use crate::spec::{Name, Size};
 use crate::template::{Overrides, UserData};
-use crate::vm::{self, Site};
+use crate::vm::{self, Part, Site};
 
 /// Make VMs from a template: all of them, or none
 ///
@@ -46,9 +45,7 @@ pub(crate) struct Create {
 impl Create {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
         let (users, parts) = user_data(&self.user_data)?;
-        if users.users.iter().all(|user| user.ssh.authorized_keys.is_empty()) && parts.is_empty() {
-            ui.say("note: there is no ssh key to give the guest; make one with `ssh-keygen`, or name users with `-u`");
-        }
+        let keyless = parts.is_empty() && users.users.iter().all(|user| user.ssh.authorized_keys.is_empty());
         let request = vm::Create {
             template: self.template,
             name: self.name,
@@ -62,6 +59,9 @@ impl Create {
             let address = spec.address().map(|address| format!(", {address}")).unwrap_or_default();
             ui.say(format!("created `{}` (number {}, on {}{address})", spec.name, spec.number, spec.hypervisor));
             ui.data(spec.name.as_str());
+        }
+        if keyless {
+            ui.say("note: no ssh key was found for the guest; make one with `ssh-keygen`, or name users with `-u`");
         }
         if !self.start {
             return Ok(());

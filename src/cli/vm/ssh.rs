@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -20,13 +21,16 @@ pub(crate) struct Ssh {
     /// Log in as this user instead of the first one that the VM was created with
     #[arg(short, long, value_name = "USER")]
     login: Option<String>,
+    /// Prove who you are with this private key, not with ssh's usual ones
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    identity: Option<PathBuf>,
     /// A command for the guest
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 impl Ssh {
-    pub(super) fn run(self, site: &Site, _ui: &Ui) -> Result<()> {
+    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
         let store = site.store()?;
         let observed = vm::observe(site, store.find(&self.vm)?)?;
         let spec = &observed.record.spec;
@@ -50,6 +54,13 @@ impl Ssh {
         ];
         if let Some(login) = self.login.as_ref().or(spec.login.as_ref()) {
             args.extend(["-l".into(), login.into()]);
+        }
+        if let Some(identity) = &self.identity {
+            args.extend(["-i".into(), identity.into()]);
+        }
+        if ui.verbose == 0 {
+            // The first login would tell that the key was noted; a changed key is told all the same.
+            args.extend(["-o".into(), "LogLevel=ERROR".into()]);
         }
         args.push(address.ip().to_string().into());
         args.extend(self.command);

@@ -1,0 +1,61 @@
+//! A real Debian guest, under QEMU without hardware virtualisation: made from a template, booted by
+//! its UEFI firmware, reached by ssh, shut down in order. Slow, and the proof of the whole.
+
+mod user_network;
+mod vhost_network;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::fixtures::guest::{Guest, guest};
+use crate::world::{Skip, World, exercised, need_program, run};
+
+pub fn trials() -> Vec<Trial> {
+    [user_network::trials(), vhost_network::trials()].into_iter().flatten().collect()
+}
+
+/// Under emulation on two cores, with other tests beside it.
+pub const BOOT: &str = "400";
+
+/// A world with QEMU, the guest's image, and a key of its own.
+pub struct Stage {
+    pub world: World,
+    pub guest: Guest,
+    pub key: PathBuf,
+}
+
+impl Stage {
+    pub fn new() -> Result<Self, Skip> {
+        let qemu = need_program("qemu-system-x86_64")?;
+        need_program("ssh")?;
+        let version = run(
+            {
+                let mut command = Command::new(qemu);
+                command.arg("--version");
+                command
+            },
+            Duration::from_secs(20),
+        );
+        exercised("hypervisor", &format!("{} (TCG)", version.stdout.lines().next().unwrap_or_default()));
+        let guest = guest().unwrap_or_else(|reason| panic!("{reason}"));
+        let world = World::new();
+        let key = world.home().join(".ssh/id_ed25519");
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "test \"it's\" $(id)", "-f"]).arg(&key);
+        run(keygen, Duration::from_secs(20)).ok();
+        Ok(Self { world, guest, key })
+    }
+
+    /// Runs a command in the guest. The key is named: ssh looks for its own in the home that the
+    /// system knows, not in `HOME`.
+    pub fn ssh(&self, name: &str, command: &str) -> crate::world::Run {
+        let key = self.key.to_str().expect("a path");
+        run(self.world.command(["vm", "ssh", name, "-i", key, "--", command]), Duration::from_secs(120))
+    }
+}
+
+/// What a user supplies that would break YAML, a shell, or a FAT name.
+pub const ODD: &str = "it's \"quoted\": #no comment, $(reboot) `reboot` \\n {{ x }} %s ü → 漢 - [a]";

@@ -1,0 +1,102 @@
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use super::{BOOT, ODD, Stage};
+use crate::trials;
+use crate::world::{Outcome, eventually, exercised, need_root, v};
+
+pub fn trials() -> Vec<Trial> {
+    trials![an_ordinary_user_reaches_a_guest]
+}
+
+/// `nobody`: no privileges at all, no group, no /dev/kvm.
+const NOBODY: u32 = 65534;
+
+fn an_ordinary_user_reaches_a_guest() -> Outcome {
+    let mut stage = Stage::new()?;
+    let as_user = need_root().is_ok();
+    let dir = stage.world.dir().to_owned();
+    stage.world.config(&format!(
+        "[node]\nhypervisor = \"qemu\"\naccel = \"tcg\"\n\
+         [[template.vm]]\nname = \"xs\"\nvcpu = 2\nvram = \"768MiB\"\n\
+         [[template.vm.disk]]\nname = \"os\"\npath = \"{}\"\nsize = \"3G\"\n\
+         [[template.vm.net]]\nname = \"slirp\"\ntype = \"user\"\n",
+        dir.join("debian.raw").display()
+    ));
+    // The image may lie where an ordinary user cannot look: a link to its blocks, not a copy.
+    std::fs::hard_link(&stage.guest.disk, dir.join("debian.raw"))
+        .or_else(|_| std::fs::copy(&stage.guest.disk, dir.join("debian.raw")).map(drop))
+        .expect("the image");
+    // Odd characters by every way in: a key's comment (made in `Stage`), and raw user-data.
+    let raw = format!(
+        "#cloud-config\nwrite_files:\n- path: /etc/odd\n  content: {}\n",
+        serde_json::to_string(ODD).expect("JSON")
+    );
+    let raw = stage.world.file("raw.yaml", raw);
+    let key = std::fs::read_to_string(stage.key.with_extension("pub")).expect("the key");
+    let users = format!("[[user]]\nname = \"anon\"\n[user.ssh]\nauthorized_keys = ['''{}''']\n", key.trim());
+    let users = stage.world.file("users.toml", users);
+    if as_user {
+        // The program may lie where an ordinary user cannot look, too.
+        let program = dir.join("v");
+        std::fs::copy(v(), &program).expect("a copy of v");
+        stage.world.use_program(&program);
+        stage.world.become_user(NOBODY, NOBODY);
+        exercised("privileges", "an ordinary user (session, user network)");
+    }
+    let world = &stage.world;
+    let args = [
+        "vm",
+        "create",
+        "-t",
+        "xs",
+        "-n",
+        "guest",
+        "-u",
+        users.to_str().expect("a path"),
+        "-u",
+        raw.to_str().expect("a path"),
+    ];
+    world.v(args).ok();
+    let started = std::time::Instant::now();
+    world.v(["vm", "start", "guest"]).ok();
+    world.v(["vm", "wait", "guest", "--timeout", BOOT]).ok();
+    exercised("seconds from start to ssh (TCG, UEFI, beside other tests)", &format!("{}", started.elapsed().as_secs()));
+
+    let said = |command: &str| stage.ssh("guest", command).ok().stdout.trim().to_owned();
+    assert_eq!(said("hostname"), "guest");
+    assert_eq!(said("id -un"), "anon");
+    assert_eq!(said("sudo id -un"), "root");
+    assert_eq!(said("cat /etc/odd"), ODD, "every character arrived");
+    assert!(said("cat ~/.ssh/authorized_keys").contains("test \"it's\" $(id)"));
+    let size: u64 = said("df -B1 --output=size / | tail -1").parse().expect("a size");
+    assert!(size > 2 << 30, "the root file system has grown: {size}");
+    let address = world.row("guest")["address"].as_str().expect("an address").to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "ssh is forwarded: {address}");
+
+    // The power button: the guest shuts down in order, and its journal says so.
+    let stopped = world.v(["vm", "stop", "guest", "--timeout", "120"]).ok();
+    assert!(stopped.stderr.contains("stopped on request"), "{}", stopped.stderr);
+    world.v(["vm", "start", "--wait", "guest", "--timeout", BOOT]).ok();
+    let journal = said("sudo journalctl -b -1 --no-pager -o cat | tail -40");
+    assert!(
+        journal.contains("Journal stopped") || journal.contains("Reached target"),
+        "an orderly shutdown:\n{journal}"
+    );
+    let power = said("sudo journalctl -b -1 --no-pager -o cat -u systemd-logind");
+    assert!(power.contains("Power key pressed"), "it was the power button:\n{power}");
+    assert_eq!(said("cat /etc/odd"), ODD, "the second boot finds the same seed and the same disk");
+
+    // From inside.
+    drop(stage.ssh("guest", "sudo systemctl poweroff"));
+    world.v(["vm", "wait", "guest", "--for", "stopped", "--timeout", "120"]).ok();
+    assert_eq!(world.row("guest")["last_exit"]["reason"], "powered-off");
+    assert_eq!(world.state_of("guest"), "stopped");
+    let log = world.v(["vm", "log", "guest"]).ok().stdout;
+    assert!(!log.is_empty(), "its console was kept");
+    world.v(["vm", "delete", "guest"]).ok();
+    eventually("nothing is left", Duration::from_secs(10), || world.ls().is_empty());
+    world.assert_empty();
+    Ok(())
+}

@@ -1,0 +1,57 @@
+use libtest_mimic::Trial;
+
+use super::{BOOT, Stage};
+use crate::fixtures::ovs::PrivateOvs;
+use crate::trials;
+use crate::world::{Outcome, exercised, need_program, run, skip};
+
+pub fn trials() -> Vec<Trial> {
+    trials![a_guest_on_a_real_switch]
+}
+
+fn a_guest_on_a_real_switch() -> Outcome {
+    need_program("ip")?;
+    let stage = Stage::new()?;
+    let ovs = match PrivateOvs::start(true) {
+        Ok(ovs) => ovs,
+        Err(reason) => return skip(reason),
+    };
+    exercised("switch", "Open vSwitch with DPDK (vhost, a real guest)");
+    let bridge = "vsbrtest";
+    ovs.add_bridge(bridge).expect("a bridge");
+    let mut ip = std::process::Command::new("ip");
+    ip.args(["address", "add", "10.99.44.1/24", "dev", bridge]);
+    run(ip, std::time::Duration::from_secs(10)).ok();
+
+    let world = &stage.world;
+    // The kernel is handed over directly: the other test boots by the firmware.
+    world.config(&format!(
+        "[node]\nhypervisor = \"qemu\"\naccel = \"tcg\"\novs-db = \"{}\"\n\
+         [[network]]\nname = \"main\"\nbridge = \"{bridge}\"\nsubnet = \"10.99.44.0/24\"\n\
+         [[template.vm]]\nname = \"xs\"\nvcpu = 1\nvram = \"768MiB\"\n\
+         kernel = {:?}\ninitramfs = {:?}\ncmdline = {:?}\n\
+         [[template.vm.disk]]\nname = \"os\"\npath = {:?}\n\
+         [[template.vm.net]]\nname = \"main\"\n[template.vm.net.type.vhost]\n",
+        ovs.db, stage.guest.kernel, stage.guest.initrd, stage.guest.cmdline, stage.guest.disk
+    ));
+    world.v(["vm", "create", "-t", "xs", "-n", "plugged", "--start"]).ok();
+    assert_eq!(world.row("plugged")["address"], "10.99.44.2");
+    world.v(["vm", "wait", "plugged", "--timeout", BOOT]).ok();
+    let said = |command: &str| stage.ssh("plugged", command).ok().stdout.trim().to_owned();
+    assert_eq!(said("hostname"), "plugged");
+    assert_eq!(said("id -un"), "tester", "the caller's own name");
+    let addresses = said("ip -4 -o address show scope global");
+    assert!(addresses.contains("10.99.44.2/24"), "its static address: {addresses}");
+    let mac = world.row("plugged")["nics"][0]["mac"].as_str().expect("a MAC").to_owned();
+    assert!(said("ip -o link").contains(&mac), "its MAC");
+    assert!(said("ip route show default").contains("10.99.44.1"), "its gateway");
+    // Switched, not looped back: the port's own counters have seen it.
+    let statistics = ovs.vsctl(&["get", "Interface", "v1n0", "statistics:rx_packets"]).expect("statistics");
+    assert!(statistics.trim().parse::<u64>().expect("a count") > 10, "{statistics}");
+    world.v(["vm", "stop", "plugged", "--timeout", "120"]).ok();
+    assert_eq!(world.row("plugged")["last_exit"]["reason"], "stopped");
+    assert_eq!(ovs.vsctl(&["list-ports", bridge]).expect("ports").trim(), "");
+    world.v(["vm", "delete", "plugged"]).ok();
+    world.assert_empty();
+    Ok(())
+}

@@ -1,0 +1,323 @@
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{Stage, Test, alive, kill};
+use crate::fixtures::netns::in_private_network;
+use crate::fixtures::ovs::PrivateOvs;
+use crate::fixtures::payload::{self, Variant};
+use crate::world::{Outcome, eventually, exercised, skip};
+
+pub const TESTS: &[(&str, Test)] = &[
+    ("from_create_to_delete", from_create_to_delete),
+    ("a_guest_that_powers_off_ends_as_stopped", a_guest_that_powers_off_ends_as_stopped),
+    ("a_killed_hypervisor_ends_as_crashed", a_killed_hypervisor_ends_as_crashed),
+    ("an_error_of_the_hypervisor_is_told", an_error_of_the_hypervisor_is_told),
+    ("stop_waits_then_forces", stop_waits_then_forces),
+    ("restart", restart),
+    ("the_console", the_console),
+    ("term_is_an_orderly_stop", term_is_an_orderly_stop),
+    ("a_killed_supervisor_leaves_the_guest", a_killed_supervisor_leaves_the_guest),
+    ("show_launch_is_what_runs", show_launch_is_what_runs),
+    ("a_vhost_port_lives_with_its_vm", a_vhost_port_lives_with_its_vm),
+    ("a_tap_is_handed_over", a_tap_is_handed_over),
+];
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn from_create_to_delete(stage: &Stage) -> Outcome {
+    let world = &stage.world;
+    stage.create("button", "web");
+    let started = world.v(["vm", "start", "web"]).ok();
+    assert!(started.stderr.contains("started `web`"), "{}", started.stderr);
+    let row = world.row("web");
+    assert_eq!(row["state"], "running");
+    assert!(row["up_since"].is_string());
+    assert_eq!(row["unwatched"], false);
+    for process in ["supervisor_pid", "hypervisor_pid"] {
+        assert!(alive(stage.pid("web", process)), "{process}");
+    }
+    eventually("the guest writes", LIMIT, || stage.log("web").contains("virshle payload"));
+
+    world.v(["vm", "start", "web"]).fails(4, &["already running"]);
+    world.v(["vm", "delete", "web"]).fails(4, &["running", "--force"]);
+    world.v(["vm", "resume", "web"]).fails(4, &["not paused"]);
+    world.v(["vm", "pause", "web"]).ok();
+    assert_eq!(world.state_of("web"), "paused");
+    world.v(["vm", "pause", "web"]).fails(4, &["already paused"]);
+    world.v(["vm", "resume", "web"]).ok();
+    assert_eq!(world.state_of("web"), "running");
+
+    let (supervisor, hypervisor) = (stage.pid("web", "supervisor_pid"), stage.pid("web", "hypervisor_pid"));
+    world.v(["vm", "stop", "web"]).ok();
+    let row = world.row("web");
+    assert_eq!((&row["state"], &row["last_exit"]["reason"]), (&"stopped".into(), &"stopped".into()));
+    assert!(row["up_since"].is_null());
+    assert!(!alive(hypervisor), "the hypervisor is gone when stop returns");
+    eventually("the supervisor ends", LIMIT, || !alive(supervisor));
+    let run = world.root().join("run/virshle/vm");
+    assert_eq!(fs::read_dir(&run).expect("the runtime folder").count(), 0, "no socket is left");
+
+    // A second life, with what an earlier one could have left lying in the way.
+    let uuid = row["uuid"].as_str().expect("a uuid").to_owned();
+    fs::create_dir_all(run.join(&uuid)).expect("a folder");
+    for stale in ["api.sock", "serial.sock", "control.sock", "console.sock", "n0.sock"] {
+        drop(std::os::unix::net::UnixListener::bind(run.join(&uuid).join(stale)).expect("a stale socket"));
+    }
+    stage.start("web");
+    world.v(["vm", "stop", "--force", "--timeout", "0", "web"]).ok();
+    assert_eq!(world.row("web")["last_exit"]["reason"], "forced");
+    world.v(["vm", "delete", "web"]).ok();
+    world.assert_empty();
+    Ok(())
+}
+
+fn a_guest_that_powers_off_ends_as_stopped(stage: &Stage) -> Outcome {
+    stage.create("poweroff", "brief");
+    stage.start("brief");
+    stage.world.v(["vm", "wait", "brief", "--for", "stopped", "--timeout", "20"]).ok();
+    let row = stage.world.row("brief");
+    assert_eq!((&row["state"], &row["last_exit"]["reason"]), (&"stopped".into(), &"powered-off".into()));
+    assert!(stage.log("brief").contains("virshle payload"), "what it wrote is kept");
+    Ok(())
+}
+
+fn a_killed_hypervisor_ends_as_crashed(stage: &Stage) -> Outcome {
+    stage.create("halt", "victim");
+    stage.start("victim");
+    kill(stage.pid("victim", "hypervisor_pid"), Signal::KILL);
+    eventually("it is seen", LIMIT, || stage.world.state_of("victim") == "crashed");
+    let row = stage.world.row("victim");
+    assert_eq!((&row["last_exit"]["reason"], &row["last_exit"]["signal"]), (&"killed".into(), &9.into()));
+    let info = stage.world.v(["vm", "info", "victim"]).ok().stdout;
+    assert!(info.contains("SIGKILL"), "{info}");
+    stage.world.v(["vm", "wait", "victim", "--timeout", "5"]).fails(1, &["crashed", "SIGKILL"]);
+    stage.start("victim");
+    assert_eq!(stage.world.state_of("victim"), "running", "a crash can be started again");
+    stage.world.v(["vm", "delete", "--force", "victim"]).ok();
+    stage.world.assert_empty();
+    Ok(())
+}
+
+fn an_error_of_the_hypervisor_is_told(stage: &Stage) -> Outcome {
+    stage.create("crash", "bad");
+    // It may end before or just after the start is reported.
+    let _ = stage.world.v(["vm", "start", "bad"]);
+    eventually("it ends", LIMIT, || stage.world.state_of("bad") == "crashed");
+    let exit = &stage.world.row("bad")["last_exit"];
+    assert!(exit["reason"] == "failed" || exit["reason"] == "boot-failed" || exit["reason"] == "killed", "{exit}");
+    stage.world.v(["vm", "delete", "bad"]).ok();
+    Ok(())
+}
+
+fn stop_waits_then_forces(stage: &Stage) -> Outcome {
+    let world = &stage.world;
+    // It has interrupts off: the button changes nothing.
+    stage.create("halt", "deaf");
+    stage.start("deaf");
+    world.v(["vm", "stop", "deaf", "--timeout", "1"]).fails(1, &["not shut down in 1 s", "--force"]);
+    assert_eq!(world.state_of("deaf"), "stopping");
+    assert!(alive(stage.pid("deaf", "hypervisor_pid")), "without --force it is let live");
+    world.v(["vm", "pause", "deaf"]).fails(4, &["already stopping"]);
+    let forced = world.v(["vm", "stop", "deaf", "--timeout", "1", "--force"]).ok();
+    assert!(forced.stderr.contains("cutting its power"), "{}", forced.stderr);
+    assert_eq!(world.row("deaf")["last_exit"]["reason"], "forced");
+    Ok(())
+}
+
+fn restart(stage: &Stage) -> Outcome {
+    stage.create("button", "a");
+    stage.world.v(["vm", "restart", "a"]).ok();
+    let first = stage.pid("a", "hypervisor_pid");
+    stage.world.v(["vm", "restart", "a"]).ok();
+    let second = stage.pid("a", "hypervisor_pid");
+    assert_ne!(first, second);
+    assert!(!alive(first) && alive(second));
+    Ok(())
+}
+
+fn the_console(stage: &Stage) -> Outcome {
+    stage.create("echo", "parrot");
+    stage.start("parrot");
+    eventually("the guest writes", LIMIT, || stage.log("parrot").contains("virshle payload"));
+    let uuid = stage.world.row("parrot")["uuid"].as_str().expect("a uuid").to_owned();
+    let socket = stage.world.root().join("run/virshle/vm").join(uuid).join("console.sock");
+    let attach = || {
+        let stream = UnixStream::connect(&socket).expect("the console listens");
+        stream.set_read_timeout(Some(LIMIT)).expect("a deadline");
+        stream
+    };
+    let read_until = |stream: &mut UnixStream, word: &str| {
+        let mut seen = String::new();
+        let mut buffer = [0; 256];
+        while !seen.contains(word) {
+            let count = stream.read(&mut buffer).unwrap_or_else(|error| panic!("{error}; seen: {seen:?}"));
+            assert_ne!(count, 0, "the console ended; seen: {seen:?}");
+            seen += &String::from_utf8_lossy(&buffer[..count]);
+        }
+    };
+    let mut one = attach();
+    read_until(&mut one, "virshle payload");
+    let mut two = attach();
+    read_until(&mut two, "virshle payload");
+    one.write_all(b"hello?").expect("it is typed");
+    read_until(&mut one, "hello?");
+    read_until(&mut two, "hello?");
+    assert!(stage.log("parrot").contains("hello?"), "and it is logged");
+
+    // The command: history first, then what is typed comes back; Ctrl-] leaves, the guest goes on.
+    let mut command = stage.world.command(["vm", "console", "parrot"]);
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("v starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(b"typed").expect("it is typed");
+    eventually("it arrives", LIMIT, || stage.log("parrot").contains("typed"));
+    stdin.write_all(b"\x1d").expect("the key");
+    let output = child.wait_with_output().expect("v ends");
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("virshle payload"), "{output:?}");
+    assert_eq!(stage.world.state_of("parrot"), "running");
+    Ok(())
+}
+
+fn term_is_an_orderly_stop(stage: &Stage) -> Outcome {
+    stage.create("button", "a");
+    stage.start("a");
+    kill(stage.pid("a", "supervisor_pid"), Signal::TERM);
+    eventually("it ends", LIMIT, || stage.world.state_of("a") == "stopped");
+    assert_eq!(stage.world.row("a")["last_exit"]["reason"], "stopped");
+    Ok(())
+}
+
+fn a_killed_supervisor_leaves_the_guest(stage: &Stage) -> Outcome {
+    let world = &stage.world;
+    stage.create("button", "orphan");
+    stage.start("orphan");
+    let hypervisor = stage.pid("orphan", "hypervisor_pid");
+    kill(stage.pid("orphan", "supervisor_pid"), Signal::KILL);
+    eventually("it is seen", LIMIT, || world.row("orphan")["unwatched"] == true);
+    assert!(alive(hypervisor), "the guest runs on");
+    assert_eq!(world.state_of("orphan"), "running");
+    world.v(["vm", "start", "orphan"]).fails(4, &["already running"]);
+    world.v(["vm", "stop", "orphan"]).fails(4, &["no supervisor", "--force"]);
+    world.v(["vm", "stop", "--force", "orphan"]).ok();
+    eventually("it is ended", LIMIT, || !alive(hypervisor));
+    assert_eq!(world.state_of("orphan"), "stopped");
+    stage.start("orphan");
+    kill(stage.pid("orphan", "supervisor_pid"), Signal::KILL);
+    kill(stage.pid("orphan", "hypervisor_pid"), Signal::KILL);
+    eventually("ls knows", LIMIT, || world.state_of("orphan") == "crashed");
+    stage.start("orphan");
+    assert_eq!(world.state_of("orphan"), "running");
+    Ok(())
+}
+
+fn show_launch_is_what_runs(stage: &Stage) -> Outcome {
+    stage.create("button", "a");
+    let shown = stage.world.v(["vm", "show-launch", "a", "-o", "json"]).ok();
+    let shown: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON");
+    stage.start("a");
+    let cmdline = fs::read(format!("/proc/{}/cmdline", stage.pid("a", "hypervisor_pid"))).expect("its argv");
+    let argv: Vec<String> = cmdline
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    assert_eq!(serde_json::to_value(argv).expect("JSON"), shown["argv"]);
+    let create = shown["calls"]
+        .as_array()
+        .expect("calls")
+        .iter()
+        .find(|call| call["request"].as_str().is_some_and(|request| request.contains("vm.create")));
+    let create = create.expect("vm.create is among the calls");
+    assert_eq!(create["body"]["memory"]["size"], 64 << 20);
+    Ok(())
+}
+
+fn a_vhost_port_lives_with_its_vm(stage: &Stage) -> Outcome {
+    let ovs = match PrivateOvs::start(true) {
+        Ok(ovs) => ovs,
+        Err(reason) => return skip(reason),
+    };
+    exercised("switch", "Open vSwitch with DPDK (vhost)");
+    let kernel = payload::build(stage.world.dir(), Variant::Button).expect("a payload");
+    ovs.add_bridge("vsbr0").expect("a bridge");
+    let vsctl = |args: &[&str]| ovs.vsctl(args).expect("ovs-vsctl").trim().trim_matches('"').to_owned();
+    let net = format!(
+        "{}[[template.vm.net]]\nname = \"main\"\n[template.vm.net.type.vhost]\n[[network]]\nname = \"main\"\nsubnet = \"10.44.0.0/24\"\n",
+        super::template("vhost", &kernel)
+    );
+    stage.config(&net);
+    let config = fs::read_to_string(stage.world.config_file()).expect("the config");
+    stage.world.config(&config.replacen("[node]\n", &format!("[node]\novs-db = \"{}\"\n", ovs.db), 1));
+    stage.create("vhost", "plugged");
+    assert_eq!(vsctl(&["list-ports", "vsbr0"]), "", "no port before it runs");
+    stage.start("plugged");
+    assert_eq!(vsctl(&["list-ports", "vsbr0"]), "v1n0");
+    let uuid = stage.world.row("plugged")["uuid"].as_str().expect("a uuid").to_owned();
+    assert_eq!(vsctl(&["get", "Interface", "v1n0", "external_ids:virshle-vm"]), uuid);
+    assert_eq!(stage.world.row("plugged")["address"], "10.44.0.2");
+    stage.world.v(["vm", "stop", "plugged"]).ok();
+    assert_eq!(vsctl(&["list-ports", "vsbr0"]), "", "none after");
+
+    // The hypervisor dies: the port goes all the same.
+    stage.start("plugged");
+    kill(stage.pid("plugged", "hypervisor_pid"), Signal::KILL);
+    eventually("it is seen", LIMIT, || stage.world.state_of("plugged") == "crashed");
+    assert_eq!(vsctl(&["list-ports", "vsbr0"]), "");
+
+    // A port of that name is somebody else's.
+    vsctl(&["add-port", "vsbr0", "v1n0", "--", "set", "Interface", "v1n0", "type=internal"]);
+    stage.world.v(["vm", "start", "plugged"]).fails(4, &["v1n0"]);
+    assert_eq!(vsctl(&["list-ports", "vsbr0"]), "v1n0", "it is left alone");
+    vsctl(&["del-port", "vsbr0", "v1n0"]);
+
+    // The bridge is gone; then the switch is.
+    vsctl(&["del-br", "vsbr0"]);
+    stage.world.v(["vm", "start", "plugged"]).fails(3, &["vsbr0"]);
+    assert_eq!(stage.world.state_of("plugged"), "crashed");
+    stage.world.v(["vm", "create", "-t", "vhost", "-n", "other"]).fails(3, &["vsbr0", "create = true"]);
+    drop(ovs);
+    stage.world.v(["vm", "create", "-t", "vhost", "-n", "other"]).fails(1, &["Open vSwitch"]);
+    stage.world.v(["vm", "start", "plugged"]).fails(1, &["Open vSwitch"]);
+    stage.world.v(["vm", "delete", "plugged"]).ok();
+    stage.world.assert_empty();
+    Ok(())
+}
+
+fn a_tap_is_handed_over(stage: &Stage) -> Outcome {
+    crate::world::need_root()?;
+    crate::world::need_program("ip")?;
+    let kernel = payload::build(stage.world.dir(), Variant::Button).expect("a payload");
+    stage.config(&format!(
+        "{}[[template.vm.net]]\nname = \"lan\"\ntype = \"tap\"\n\
+         [[network]]\nname = \"lan\"\ntype = \"bridge\"\nbridge = \"br7\"\n",
+        super::template("tap", &kernel)
+    ));
+    // In a network of its own: devices of that name may exist outside, and nothing can be left.
+    let done = in_private_network(|| {
+        exercised("switch", "Linux bridge (tap)");
+        let ip = |args: &[&str]| {
+            let output = std::process::Command::new("ip").args(args).output().expect("ip runs");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        stage.world.v(["vm", "create", "-t", "tap", "-n", "early"]).fails(3, &["br7", "create = true"]);
+        ip(&["link", "add", "br7", "type", "bridge"]);
+        stage.create("tap", "tapped");
+        stage.start("tapped");
+        let links = ip(&["-o", "link", "show", "master", "br7"]);
+        let port = format!("v{}n0", stage.world.row("tapped")["number"]);
+        assert!(links.contains(&port), "the tap is on the bridge: {links}");
+        stage.world.v(["vm", "stop", "tapped"]).ok();
+        assert_eq!(ip(&["-o", "link", "show", "master", "br7"]), "", "the tap is gone");
+        stage.world.v(["vm", "delete", "tapped"]).ok();
+    });
+    done.map_err(crate::world::Skip)
+}

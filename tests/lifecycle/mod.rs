@@ -1,0 +1,115 @@
+//! The whole life of VMs on cloud-hypervisor, against real processes: the real program when it is on
+//! `PATH`, and always the stand-in that speaks the same API, so that the two are held to one contract.
+//! What boots is a payload of a few hundred bytes, which runs even where no Linux guest could.
+
+mod faults;
+mod life;
+mod many;
+
+use std::path::{Path, PathBuf};
+
+use libtest_mimic::Trial;
+
+use crate::fixtures::payload::{self, Variant};
+use crate::world::{Outcome, Skip, World, exercised, need_program, skip, trial};
+
+type Test = fn(&Stage) -> Outcome;
+
+pub fn trials() -> Vec<Trial> {
+    let tests: Vec<(&str, Test)> = [life::TESTS, faults::TESTS, many::TESTS].concat();
+    let mut trials = Vec::new();
+    for (name, test) in tests {
+        for kind in [Kind::Real, Kind::Fake] {
+            let label = if matches!(kind, Kind::Real) { "cloud-hypervisor" } else { "stand-in" };
+            trials.push(trial(format!("lifecycle::{name} [{label}]"), move || test(&Stage::new(kind)?)));
+        }
+    }
+    trials
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Real,
+    Fake,
+}
+
+/// A world with a hypervisor.
+pub struct Stage {
+    pub world: World,
+    pub program: PathBuf,
+}
+
+impl Stage {
+    fn new(kind: Kind) -> Result<Self, Skip> {
+        let program = match kind {
+            Kind::Real => {
+                let program = need_program("cloud-hypervisor")?;
+                if std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+                    return skip("/dev/kvm cannot be opened");
+                }
+                program
+            }
+            Kind::Fake => crate::world::v().parent().expect("its folder").join("examples/cloud-hypervisor"),
+        };
+        assert!(program.is_file(), "{} is built by `cargo build --examples`", program.display());
+        let real = matches!(kind, Kind::Real);
+        let version = std::process::Command::new(&program).arg("--version").output().expect("it says its version");
+        let version = String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or_default().to_owned();
+        exercised("hypervisor", if real { &version } else { "stand-in for cloud-hypervisor" });
+        let world = World::new();
+        let stage = Self { world, program };
+        stage.config("");
+        Ok(stage)
+    }
+
+    /// A template for each payload, named like it: `halt`, `poweroff`, `button`, `echo`, `crash`.
+    pub fn config(&self, more: &str) {
+        let mut text = format!(
+            "[node]\nhypervisor = \"cloud-hypervisor\"\naccel = \"kvm\"\n[node.cloud-hypervisor]\nprogram = {:?}\n",
+            self.program
+        );
+        for (name, variant) in [
+            ("halt", Variant::Halt),
+            ("poweroff", Variant::Poweroff),
+            ("button", Variant::Button),
+            ("echo", Variant::Echo),
+            ("crash", Variant::Crash),
+        ] {
+            let kernel = payload::build(self.world.dir(), variant).expect("the payload is built");
+            text += &template(name, &kernel);
+        }
+        self.world.config(&(text + more));
+    }
+
+    pub fn create(&self, template: &str, name: &str) {
+        self.world.v(["vm", "create", "-t", template, "-n", name]).ok();
+    }
+
+    pub fn start(&self, name: &str) {
+        self.world.v(["vm", "start", name]).ok();
+    }
+
+    pub fn pid(&self, name: &str, which: &str) -> i32 {
+        i32::try_from(self.world.info(name)[which].as_i64().unwrap_or_else(|| panic!("`{name}` has no {which}")))
+            .expect("a pid")
+    }
+
+    pub fn log(&self, name: &str) -> String {
+        self.world.v(["vm", "log", name]).stdout
+    }
+}
+
+pub fn template(name: &str, kernel: &Path) -> String {
+    format!("[[template.vm]]\nname = \"{name}\"\nvcpu = 1\nvram = \"64MiB\"\nkernel = {kernel:?}\n")
+}
+
+pub fn kill(pid: i32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("a pid"), signal)
+        .expect("the signal is sent");
+}
+
+/// Whether the process is there and not a zombie.
+pub fn alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])))
+}

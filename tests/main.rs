@@ -1,0 +1,26 @@
+//! The suite: whole programs, run as a person runs them. One binary, so that it links once.
+//!
+//! Every test gets a [`world::World`] of its own: a folder with config, state and sockets below it.
+//! A test that needs a program or a privilege that is missing says so and is counted as skipped.
+
+#![allow(unreachable_pub, missing_debug_implementations)] // A test binary has no public interface.
+
+mod cli;
+mod e2e;
+mod fixtures;
+mod golden;
+mod layering;
+mod lifecycle;
+mod world;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Two cores, and several tests that boot a guest: more at once only makes each slower.
+    arguments.test_threads = arguments.test_threads.or(Some(2));
+    let trials = [cli::trials(), golden::trials(), layering::trials(), lifecycle::trials(), e2e::trials()];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}
