@@ -3,7 +3,8 @@
 //! Every test gets a [`world::World`] of its own: a folder with config, state and sockets below it.
 //! A test that needs a program or a privilege that is missing says so and is counted as skipped.
 
-#![allow(unreachable_pub, missing_debug_implementations)] // A test binary has no public interface.
+// A test binary has no public interface, and starts programs as a person does.
+#![allow(unreachable_pub, missing_debug_implementations, clippy::disallowed_methods)]
 
 mod cli;
 mod e2e;

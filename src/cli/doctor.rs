@@ -4,8 +4,9 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
+use super::colour::Tone;
 use super::table::{Cell, Table};
-use super::ui::{Format, Tone, Ui};
+use super::ui::{Format, Ui};
 use crate::error::{Error, Result};
 use crate::host::{self, Mode, find_program};
 use crate::hypervisor::{Host, Kvm, cloud_hypervisor, qemu};

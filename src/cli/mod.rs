@@ -1,6 +1,7 @@
 //! 10 · What a person types: one file per verb, whose doc comment is its help. The only part that
 //! prints: data goes to stdout, talk to stderr.
 
+mod colour;
 mod complete;
 mod completions;
 mod config;

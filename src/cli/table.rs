@@ -1,7 +1,7 @@
 use tabled::builder::Builder;
 use tabled::settings::{Padding, Style};
 
-use super::ui::{Tone, paint};
+use super::colour::{Tone, paint};
 
 /// A plain table: a header, and cells that may have a tone.
 #[derive(Debug)]

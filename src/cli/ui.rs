@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 
+use super::colour::{Tone, paint};
 use super::table::Table;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Progress;
@@ -28,16 +29,6 @@ pub(super) struct Ui {
     pub verbose: u8,
     colour_out: bool,
     colour_err: bool,
-}
-
-/// Colours by meaning.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Tone {
-    Good,
-    Bad,
-    Busy,
-    Dim,
-    Strong,
 }
 
 impl Ui {
@@ -119,20 +110,6 @@ impl Ui {
     pub(super) fn progress(&self) -> Bar {
         Bar { shown: io::stderr().is_terminal(), bar: Mutex::new(None) }
     }
-}
-
-pub(super) fn paint(colour: bool, tone: Tone, text: &str) -> String {
-    if !colour {
-        return text.to_owned();
-    }
-    let code = match tone {
-        Tone::Good => "32",
-        Tone::Bad => "31",
-        Tone::Busy => "33",
-        Tone::Dim => "2",
-        Tone::Strong => "1",
-    };
-    format!("\u{1b}[{code}m{text}\u{1b}[0m")
 }
 
 /// The progress of copying.

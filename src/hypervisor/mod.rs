@@ -14,6 +14,7 @@
 //! A launch or boot that fails has killed its process; it is never retried in place (D2).
 
 mod choose;
+mod launch_log;
 pub mod cloud_hypervisor;
 pub mod qemu;
 
@@ -157,6 +158,8 @@ pub trait Machine: std::fmt::Debug {
     async fn power_button(&mut self) -> Result<()>;
     /// The next event. Cancel-safe: a dropped call loses nothing.
     async fn next_event(&mut self) -> MachineEvent;
+    /// What its process last wrote on its standard error.
+    fn last_words(&self) -> Option<String>;
     /// Cuts the power: asks the hypervisor to quit, then SIGKILL. Returns when the process is gone.
     async fn kill(&mut self) -> Result<()>;
 }

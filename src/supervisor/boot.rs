@@ -97,15 +97,6 @@ pub(super) async fn boot(
     Ok(Booted { machine, console, ssh })
 }
 
-/// The last lines of a log, for an exit that needs its reason.
-pub(super) fn last_words(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let tail = &text[text.len().saturating_sub(2048)..];
-    let tail = String::from_utf8_lossy(tail);
-    let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(3)..].join("; ")
-}
-
 pub(super) fn start_failure(error: &Error) -> String {
     error.chain().join(": ")
 }

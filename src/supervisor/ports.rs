@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ impl<'a> Ports<'a> {
 }
 
 /// Waits for a socket's file.
-pub(super) async fn appears(socket: &PathBuf, until: Instant) -> Result<()> {
+pub(super) async fn appears(socket: &Path, until: Instant) -> Result<()> {
     while !socket.exists() {
         if Instant::now() >= until {
             return Err(Error::failed(format!("the hypervisor does not listen on `{}`", socket.display())));

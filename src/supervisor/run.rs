@@ -190,7 +190,7 @@ impl Supervisor<'_> {
                 _ = terminate.recv() => run.terminate(machine.as_mut()).await,
             }
         };
-        let exit = run.classify(status);
+        let exit = run.classify(status, machine.as_ref());
         let waiting = run.stop.into_iter().filter_map(|(_, reply)| reply).chain(run.end).collect();
         Ok((exit, waiting))
     }
@@ -339,7 +339,7 @@ impl Run<'_> {
         self.stop.push((Instant::now() + TERM_TIMEOUT, None));
     }
 
-    fn classify(&self, status: ExitStatus) -> Exit {
+    fn classify(&self, status: ExitStatus, machine: &dyn Machine) -> Exit {
         match (status, self.intent) {
             (_, Some(Intent::ForceStop)) => Exit::Forced,
             (ExitStatus::Signal(signal), _) => Exit::Killed { signal },
@@ -351,8 +351,7 @@ impl Run<'_> {
                 Exit::PoweredOff
             }
             (ExitStatus::Code(code), _) => {
-                let log = self.supervisor.site.hypervisor_log(self.supervisor.spec.uuid);
-                Exit::Failed { code, detail: boot::last_words(&log) }
+                Exit::Failed { code, detail: machine.last_words().unwrap_or_default().replace('\n', "; ") }
             }
         }
     }

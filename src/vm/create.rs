@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::site::make_private;
+use super::site::{make_private, remove_tree};
 use super::steps::{Step, run_all};
 use super::{Site, resolve, sweep};
 use crate::config::Config;
@@ -226,13 +226,4 @@ fn copy_small(source: &Path, target: &Path) -> Result<()> {
         fs::File::open(target)?.sync_all()
     };
     copy().or_failed(|| format!("cannot copy `{}` to `{}`", source.display(), target.display()))
-}
-
-pub(super) fn remove_tree(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::failed(format!("cannot remove `{}`", dir.display())).source(error))
-        }
-        _ => Ok(()),
-    }
 }

@@ -1,4 +1,4 @@
-use super::create::remove_tree;
+use super::site::remove_tree;
 use super::steps::{Step, run_all};
 use super::{Site, force_stop, reconcile};
 use crate::error::{Error, OrFailed, Result};

@@ -1,11 +1,12 @@
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use crate::config::{self, Config};
-use crate::error::{OrFailed, Result};
+use crate::error::{Error, OrFailed, Result};
 use crate::host::Dirs;
 use crate::network::ovs::Ovs;
 use crate::store::Store;
@@ -70,4 +71,14 @@ impl Site {
 /// Makes a folder that only its owner can enter, and what is above it.
 pub fn make_private(dir: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).or_failed(|| format!("cannot make `{}`", dir.display()))
+}
+
+/// Removes a folder and all below it; one that is not there is fine.
+pub(super) fn remove_tree(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::failed(format!("cannot remove `{}`", dir.display())).source(error))
+        }
+        _ => Ok(()),
+    }
 }

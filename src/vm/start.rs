@@ -1,7 +1,6 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
@@ -52,7 +51,7 @@ pub fn start(site: &Site, store: &mut Store, record: Record, deadline: Duration)
         .leave();
     Ok(Starting {
         name: spec.name.clone(),
-        ready: File::from(OwnedFd::from(ready)),
+        ready: File::from(ready),
         // Its own deadlines come first: this one only catches a supervisor that hangs.
         deadline: Instant::now() + deadline * 2 + Duration::from_secs(10),
     })

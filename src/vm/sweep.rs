@@ -1,4 +1,4 @@
-use super::create::remove_tree;
+use super::site::remove_tree;
 use super::{Site, delete};
 use crate::error::Result;
 use crate::spec::State;

@@ -57,7 +57,10 @@ impl Log {
         if bytes.len() > start {
             ui.data(String::from_utf8_lossy(&bytes[start..]));
         }
-        while self.follow {
+        if !self.follow {
+            return Ok(());
+        }
+        loop {
             let live = store
                 .get(vm)?
                 .is_some_and(|record| vm::observe(site, record).is_ok_and(|observed| observed.state.is_live()));
@@ -65,11 +68,10 @@ impl Log {
             if !more.is_empty() {
                 ui.data_raw(&more);
             } else if !live {
-                break;
+                return Ok(());
             }
             host::pause(POLL);
         }
-        Ok(())
     }
 }
 

@@ -1,8 +1,9 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
-use crate::cli::ui::{Format, Tone, Ui};
+use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
 use crate::spec::{Exit, Size, State};
 use crate::store::Store;

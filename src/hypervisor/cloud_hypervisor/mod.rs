@@ -22,7 +22,6 @@ mod contract;
 mod descriptor;
 mod events;
 mod firmware;
-mod log;
 mod process;
 mod version;
 

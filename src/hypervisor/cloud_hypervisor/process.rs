@@ -17,10 +17,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{CallError, Client, Request};
 use super::events::Decoder;
-use super::log::Log;
 use super::{API_FD, ARGS, EVENTS_FD, Plan, Version, boot};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle, Spawn};
+use crate::hypervisor::launch_log::LaunchLog;
 use crate::hypervisor::{Launch, Machine, MachineEvent};
 use crate::spec::Link;
 
@@ -69,7 +69,7 @@ fn start(launch: &Launch<'_>) -> Result<CloudHypervisorMachine> {
     let (events, their_events) = StdUnixStream::pair().or_failed(cannot_start)?;
     events.set_nonblocking(true).or_failed(cannot_start)?;
     let events = UnixStream::from_std(events).or_failed(cannot_start)?;
-    let (log, log_file) = Log::open(launch.log).or_failed(|| format!("cannot write `{}`", launch.log.display()))?;
+    let (log, log_file) = LaunchLog::open(launch.log)?;
 
     let child = Spawn::new(program)
         .args(ARGS)
@@ -116,7 +116,7 @@ pub(super) struct CloudHypervisorMachine {
     /// Decoded and not yet told.
     pending: VecDeque<MachineEvent>,
     ended: Option<ExitStatus>,
-    log: Log,
+    log: LaunchLog,
     boot_deadline: Duration,
     waits_for_switch: bool,
 }
@@ -208,7 +208,7 @@ impl CloudHypervisorMachine {
                     ExitStatus::Signal(signal) => format!("signal {signal}"),
                 };
                 let error = Error::failed(format!("cloud-hypervisor ended before it could {aim} ({ended})"));
-                match self.log.last_lines() {
+                match self.log.last_words() {
                     Some(lines) => error.source(lines),
                     None => error,
                 }
@@ -262,10 +262,20 @@ fn ready(version: &str, build: &str) -> Result<Version> {
     Ok(version)
 }
 
+/// What is written when a vCPU cannot go on. The events and the exit code are those of a power-off.
+fn tells_of_a_crash(log: &LaunchLog) -> bool {
+    let said = log.tail();
+    ["VCPU generated error", "vCPU thread panicked"].iter().any(|words| said.contains(words))
+}
+
 #[async_trait(?Send)]
 impl Machine for CloudHypervisorMachine {
     fn handle(&self) -> Handle {
         self.child.handle()
+    }
+
+    fn last_words(&self) -> Option<String> {
+        self.log.last_words()
     }
 
     async fn boot(&mut self) -> Result<()> {
@@ -294,7 +304,7 @@ impl Machine for CloudHypervisorMachine {
         loop {
             match self.pending.pop_front() {
                 // A vCPU that failed ends the VM with the same events as a power-off.
-                Some(MachineEvent::PoweredOff) if self.log.tells_of_a_crash() => continue,
+                Some(MachineEvent::PoweredOff) if tells_of_a_crash(&self.log) => continue,
                 Some(event) => return event,
                 None => {}
             }
@@ -317,7 +327,7 @@ impl Machine for CloudHypervisorMachine {
                 Some(status) => {
                     self.drain_events();
                     self.ended = Some(match status {
-                        Ok(ExitStatus::Code(0)) if self.log.tells_of_a_crash() => CRASHED,
+                        Ok(ExitStatus::Code(0)) if tells_of_a_crash(&self.log) => CRASHED,
                         Ok(status) => status,
                         // Only when somebody else took the status.
                         Err(_) => ExitStatus::Code(-1),

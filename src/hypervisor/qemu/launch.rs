@@ -10,13 +10,14 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::argv::{self, QMP_FD, tap_fd};
-use super::last_words::LaunchLog;
 use super::machine::{QemuMachine, ended_text, put_down};
 use super::qmp::{Qmp, QmpError};
+use super::remedy::explain;
 use super::version::version;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Spawn};
 use crate::hypervisor::Launch;
+use crate::hypervisor::launch_log::LaunchLog;
 use crate::spec::{Link, Nic};
 
 pub(super) async fn launch(mut launch: Launch<'_>) -> Result<QemuMachine> {
@@ -49,7 +50,7 @@ pub(super) async fn launch(mut launch: Launch<'_>) -> Result<QemuMachine> {
     };
     if let Some(error) = error {
         put_down(&child).await?;
-        return Err(log.explain(error));
+        return Err(explain(&log, error));
     }
     Ok(QemuMachine::new(child, qmp, log, launch.deadline))
 }

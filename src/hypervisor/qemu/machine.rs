@@ -10,10 +10,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::last_words::LaunchLog;
 use super::qmp::{Qmp, QmpError, QmpEvent};
+use super::remedy::explain;
 use crate::error::{Error, Result};
 use crate::host::{Child, ExitStatus, Handle};
+use crate::hypervisor::launch_log::LaunchLog;
 use crate::hypervisor::{Machine, MachineEvent};
 
 /// What starts the vCPUs.
@@ -90,6 +91,10 @@ impl Machine for QemuMachine {
         self.child.handle()
     }
 
+    fn last_words(&self) -> Option<String> {
+        self.log.last_words()
+    }
+
     async fn boot(&mut self) -> Result<()> {
         let Err(failure) = self.start_vcpus().await else { return Ok(()) };
         // The socket closes a moment before the process is gone.
@@ -102,7 +107,7 @@ impl Machine for QemuMachine {
             None => Error::failed("QEMU could not boot the VM").source(failure),
         };
         put_down(&self.child).await?;
-        Err(self.log.explain(error))
+        Err(explain(&self.log, error))
     }
 
     async fn pause(&mut self) -> Result<()> {

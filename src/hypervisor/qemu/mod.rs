@@ -15,10 +15,10 @@
 mod argv;
 mod board;
 mod firmware;
-mod last_words;
 mod launch;
 mod machine;
 mod qmp;
+mod remedy;
 mod version;
 
 #[cfg(test)]

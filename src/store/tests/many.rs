@@ -1,21 +1,16 @@
-//! Many at once: threads with a connection each, and processes that meet on a database that is
-//! not there yet.
+//! Many at once: threads with a connection each that meet on a database that is not there yet.
+//! The whole-program suite does the same with processes.
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
 
 use super::fixture::{self, draft, place, reserve, subnet};
 use crate::error::{Error, Kind};
-use crate::host::{self, Spawn};
 use crate::spec::{Event, State};
 use crate::store::Store;
 
 const MANY: usize = 50;
-/// Where a child finds the database, and the moment (in ms since 1970) at which all begin.
-const DATABASE: &str = "VIRSHLE_TEST_DATABASE";
-const MOMENT: &str = "VIRSHLE_TEST_MOMENT";
 
 fn assert_all_distinct(path: &Path, expected: usize) {
     let store = Store::open(path).unwrap();
@@ -48,61 +43,6 @@ fn fifty_threads_make_the_database_and_reserve_in_it() {
         }
     });
     assert_all_distinct(&path, MANY);
-}
-
-/// The same with processes, which sqlite's locks treat otherwise than threads.
-#[test]
-fn fifty_processes_make_the_database_and_reserve_in_it() {
-    let (dir, path) = place();
-    let program = std::env::current_exe().unwrap();
-    let moment = host::now().as_millisecond() + 500;
-    let children: Vec<_> = (0..MANY)
-        .map(|index| {
-            let log = dir.path().join(format!("{index}.log"));
-            let child = Spawn::new(&program)
-                .args([
-                    "--ignored",
-                    "--exact",
-                    "store::tests::many::one_process_of_fifty",
-                    "--test-threads=1",
-                    "--nocapture",
-                ])
-                .env(DATABASE, &path)
-                .env(MOMENT, moment.to_string())
-                .log(std::fs::File::create(&log).unwrap())
-                .start()
-                .unwrap();
-            (child, log)
-        })
-        .collect();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    for (child, log) in children {
-        let status = loop {
-            match child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if Instant::now() > deadline => {
-                    child.signal(rustix::process::Signal::KILL).unwrap();
-                    panic!("a process did not end in time");
-                }
-                None => host::pause(Duration::from_millis(10)),
-            }
-        };
-        let words = std::fs::read_to_string(&log).unwrap();
-        assert_eq!(status, host::ExitStatus::Code(0), "{words}");
-    }
-    assert_all_distinct(&path, MANY);
-}
-
-#[test]
-#[ignore = "one of the processes that the test above starts"]
-fn one_process_of_fifty() {
-    let path = std::env::var_os(DATABASE).expect("the test above names the database");
-    let moment: i64 = std::env::var(MOMENT).unwrap().parse().unwrap();
-    let left = moment - host::now().as_millisecond();
-    host::pause(Duration::from_millis(left.max(0).cast_unsigned()));
-    let mut store = Store::open(Path::new(&path)).unwrap();
-    reserve(&mut store, &[draft(None, &[subnet("main", "10.44.0.0/24")])]).unwrap();
-    assert!(!Store::open_read_only(Path::new(&path)).unwrap().unwrap().list().unwrap().is_empty());
 }
 
 #[test]

@@ -1,0 +1,100 @@
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{OrFailed, Result};
+
+/// Enough to hold what a process says at its end.
+const TAIL: u64 = 64 << 10;
+/// As many of its last lines as a person wants to read.
+const LINES: usize = 6;
+/// A log longer than this is put aside (`<name>.1`) before the next process writes to it.
+const LIMIT: u64 = 1 << 20;
+
+/// What one process writes on its standard error: the end of a log that it shares with those
+/// before it.
+#[derive(Debug)]
+pub(super) struct LaunchLog {
+    path: PathBuf,
+    /// Where this process's own lines begin.
+    start: u64,
+}
+
+impl LaunchLog {
+    /// The log, and the file for a new process to append to.
+    pub(super) fn open(path: &Path) -> Result<(Self, File)> {
+        let open = || -> io::Result<(u64, File)> {
+            if fs::metadata(path).is_ok_and(|log| log.len() > LIMIT) {
+                let mut old = path.as_os_str().to_owned();
+                old.push(".1");
+                fs::rename(path, old)?;
+            }
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            Ok((file.metadata()?.len(), file))
+        };
+        let (start, file) = open().or_failed(|| format!("cannot write the log `{}`", path.display()))?;
+        Ok((Self { path: path.to_owned(), start }, file))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The process's last lines, if it said anything.
+    pub(super) fn last_words(&self) -> Option<String> {
+        let text = self.tail();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = &lines[lines.len().saturating_sub(LINES)..];
+        (!last.is_empty()).then(|| last.join("\n"))
+    }
+
+    /// The end of what it said; nothing when the log is gone.
+    pub(super) fn tail(&self) -> String {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(&self.path)?;
+            let end = file.metadata()?.len();
+            file.seek(SeekFrom::Start(self.start.max(end.saturating_sub(TAIL))))?;
+            let mut bytes = Vec::new();
+            file.take(TAIL).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn only_the_new_process_is_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("launch.log");
+        fs::write(&path, "an older one\n").unwrap();
+        let (log, mut file) = LaunchLog::open(&path).unwrap();
+        assert_eq!(log.last_words(), None);
+        for number in 1..=8 {
+            writeln!(file, "  line {number}\n").unwrap();
+        }
+        assert_eq!(log.last_words().unwrap(), "line 3\nline 4\nline 5\nline 6\nline 7\nline 8");
+        file.write_all(&vec![b'x'; 100_000]).unwrap();
+        assert_eq!(log.last_words().unwrap().len() as u64, TAIL);
+        assert!(fs::read_to_string(&path).unwrap().starts_with("an older one\n"));
+        fs::remove_file(path).unwrap();
+        assert_eq!(log.last_words(), None, "a log that is gone has no words");
+    }
+
+    #[test]
+    fn a_long_log_is_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("launch.log");
+        fs::write(&path, vec![b'x'; LIMIT as usize + 1]).unwrap();
+        let (_, mut file) = LaunchLog::open(&path).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert!(dir.path().join("launch.log.1").exists());
+    }
+}
