@@ -67,6 +67,13 @@ impl Ui {
         }
     }
 
+    /// Data for a script, which a person has just been told in words.
+    pub(super) fn answer(&self, text: &str) {
+        if !io::stdout().is_terminal() {
+            self.data(text);
+        }
+    }
+
     /// Data as it is, without a line's end.
     pub(super) fn data_raw(&self, bytes: &[u8]) {
         let mut out = io::stdout().lock();

@@ -1,5 +1,6 @@
 //! From a template to recorded VMs: all of them, or none.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -63,8 +64,12 @@ pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Pro
         Ok(spec)
     })?;
 
-    let made =
-        run_all(&steps(site, request, &specs, &sources, cancel, progress)).and_then(|()| finish(&mut store, &specs));
+    let shared = RefCell::new(&mut store);
+    let mut steps = steps(site, request, &specs, &sources, cancel, progress);
+    // The last one: a failure to record undoes the rest too.
+    steps.push(Step::new("record", || finish(*shared.borrow_mut(), &specs), || Ok(())));
+    let made = run_all(&steps);
+    drop(steps);
     if let Err(error) = made {
         for spec in &specs {
             store.remove(spec.uuid)?;

@@ -1,29 +1,105 @@
-use super::site::remove_tree;
 use super::{Site, delete};
-use crate::error::Result;
-use crate::spec::State;
-use crate::store::Store;
+use crate::error::{OrFailed, Result};
+use crate::host::Handle;
+use crate::spec::{Event, State};
+use crate::store::{Record, Store};
 
 /// Undoes what a dead `create` left half made and finishes what a dead `delete` left half gone.
 /// What a living process is at work on is left alone.
 pub fn sweep(site: &Site, store: &mut Store) -> Result<()> {
-    for record in store.list()? {
-        let abandoned = record.owner.is_none_or(|owner| !owner.is_alive());
-        if !abandoned {
-            continue;
+    store.list()?.iter().filter(|record| is_abandoned(record)).try_for_each(|record| collect(site, store, record))
+}
+
+fn is_abandoned(record: &Record) -> bool {
+    matches!(record.state, State::Creating | State::Deleting) && record.owner.is_none_or(|owner| !owner.is_alive())
+}
+
+/// Takes the record over, then deletes what is there of the VM. `seen` may be old: its owner may
+/// have finished and ended since, so what counts is the record at the moment of taking over.
+fn collect(site: &Site, store: &mut Store, seen: &Record) -> Result<()> {
+    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    if store.get(seen.spec.uuid)?.is_none() {
+        return Ok(());
+    }
+    let taken = store.update(seen.spec.uuid, |record| {
+        if !is_abandoned(record) {
+            return Ok(false);
         }
-        match record.state {
-            State::Creating => {
-                tracing::info!(vm = %record.spec.name, "undoing a create that was cut short");
-                remove_tree(&site.dirs.vm(record.spec.uuid))?;
-                store.remove(record.spec.uuid)?;
-            }
-            State::Deleting => {
-                tracing::info!(vm = %record.spec.name, "finishing a delete that was cut short");
-                delete::finish(site, store, &record.spec)?;
-            }
-            _ => {}
-        }
+        record.apply(&Event::Delete)?;
+        record.owner = Some(us);
+        Ok(true)
+    })?;
+    if taken {
+        tracing::info!(vm = %seen.spec.name, was = %seen.state, "collecting what a command left when it was cut short");
+        delete::finish(site, store, &seen.spec)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::host::Dirs;
+    use crate::spec::{Accel, Boot, HypervisorKind, SPEC_VERSION, Size, VmSpec};
+    use crate::store::{Draft, Reserved};
+
+    fn spec(reserved: &Reserved) -> VmSpec {
+        VmSpec {
+            version: SPEC_VERSION,
+            uuid: reserved.uuid,
+            number: reserved.number,
+            name: reserved.name.clone(),
+            template: "xs".parse().unwrap(),
+            hypervisor: HypervisorKind::Qemu,
+            accel: Accel::Tcg,
+            vcpu: 1,
+            vram: Size::mib(64),
+            boot: Boot::Kernel { kernel: "/k".into(), initramfs: None, cmdline: String::new() },
+            disks: Vec::new(),
+            nics: Vec::new(),
+            seed: false,
+            login: None,
+        }
+    }
+
+    /// A site with one VM that a process, gone by now, was creating.
+    fn abandoned() -> (tempfile::TempDir, Site, Store, Record) {
+        let dir = tempfile::tempdir().unwrap();
+        let site = Site::new(Dirs::find(Some(dir.path())).unwrap());
+        let mut store = site.store().unwrap();
+        let us = Handle::current().unwrap();
+        let gone = Handle { start_time: us.start_time + 1, ..us };
+        let draft = Draft { uuid: Uuid::new_v4(), name: Some("web".parse().unwrap()), subnets: Vec::new() };
+        store.reserve(&[draft], gone, &mut || "any".parse().unwrap(), &mut |reserved| Ok(spec(reserved))).unwrap();
+        let record = store.list().unwrap().remove(0);
+        super::super::make_private(&site.dirs.vm(record.spec.uuid)).unwrap();
+        (dir, site, store, record)
+    }
+
+    #[test]
+    fn what_a_dead_create_left_is_collected() {
+        let (_dir, site, mut store, record) = abandoned();
+        sweep(&site, &mut store).unwrap();
+        assert!(store.list().unwrap().is_empty());
+        assert!(!site.dirs.vm(record.spec.uuid).exists());
+        collect(&site, &mut store, &record).unwrap();
+    }
+
+    /// A create that finishes between the look and the act: its VM is not touched.
+    #[test]
+    fn an_old_look_collects_nothing() {
+        let (_dir, site, mut store, seen) = abandoned();
+        store
+            .update(seen.spec.uuid, |record| {
+                record.apply(&Event::Created)?;
+                record.owner = None;
+                Ok(())
+            })
+            .unwrap();
+        collect(&site, &mut store, &seen).unwrap();
+        assert_eq!(store.list().unwrap()[0].state, State::Stopped);
+        assert!(site.dirs.vm(seen.spec.uuid).exists());
+    }
 }

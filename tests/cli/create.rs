@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         the_seed_holds_what_was_given,
         the_callers_own_keys,
         user_data_that_is_wrong,
+        a_session_keeps_to_the_users_folders,
     ]
 }
 
@@ -294,6 +295,36 @@ fn the_callers_own_keys() -> Outcome {
     let json: Value = serde_json::from_str(text.strip_prefix("#cloud-config\n").expect("cloud-config")).expect("JSON");
     assert_eq!(json["users"][0]["name"], "tester");
     assert_eq!(json["users"][0]["ssh_authorized_keys"][0], KEY, "every character survives");
+    Ok(())
+}
+
+/// Without `--root`, an ordinary user's VMs lie in the user's own folders.
+fn a_session_keeps_to_the_users_folders() -> Outcome {
+    crate::world::need_root()?;
+    let mut world = world();
+    let home = world.home();
+    fs::create_dir_all(home.join(".config/virshle")).expect("a folder");
+    fs::copy(world.config_file(), home.join(".config/virshle/config.toml")).expect("a config");
+    let runtime = world.dir().join("run-user");
+    fs::create_dir(&runtime).expect("a runtime folder");
+    let program = world.dir().join("v");
+    fs::copy(crate::world::v(), &program).expect("a copy of v, where the user may run it");
+    world.use_program(&program);
+    world.become_user(65534, 65534);
+    let v = |args: &[&str]| {
+        let mut command = world.command(args);
+        command.env_remove("VIRSHLE_ROOT").env("XDG_RUNTIME_DIR", &runtime);
+        run(command, Duration::from_secs(60))
+    };
+    v(&["vm", "create", "-t", "xs", "-n", "mine"]).ok();
+    assert!(home.join(".local/share/virshle/virshle.sqlite").is_file());
+    assert!(v(&["vm", "ls"]).ok().stdout.contains("mine"));
+    let shown = v(&["vm", "show-launch", "mine"]).ok().stdout;
+    assert!(shown.contains(&format!("{}/virshle/vm/", runtime.display())), "{shown}");
+    let elsewhere = v(&["vm", "info", "mine"]).ok().stdout;
+    assert!(elsewhere.contains(".local/share/virshle/vm/"), "{elsewhere}");
+    v(&["vm", "delete", "mine"]).ok();
+    assert!(!world.state().exists(), "nothing of another place is made");
     Ok(())
 }
 

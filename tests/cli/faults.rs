@@ -107,22 +107,22 @@ fn a_config_is_checked_without_being_used() -> Outcome {
 
 fn images_that_are_wrong() -> Outcome {
     need_program("qemu-img")?;
-    let world = world();
+    let mut world = world();
     let image = world.dir().join("os.img");
     let with = |bytes: &[u8]| fs::write(&image, bytes).expect("an image");
-    let create = || world.v(["vm", "create", "-t", "xs", "-n", "a"]);
+    let create = |world: &World| world.v(["vm", "create", "-t", "xs", "-n", "a"]);
 
     fs::remove_file(&image).expect("it goes");
-    create().fails(1, &["os.img"]);
+    create(&world).fails(1, &["os.img"]);
     fs::create_dir(&image).expect("a folder");
-    create().fails(1, &["os.img", "is a directory"]);
+    create(&world).fails(1, &["os.img", "is a directory"]);
     fs::remove_dir(&image).expect("it goes");
     with(b"");
-    create().fails(1, &["empty"]);
+    create(&world).fails(1, &["empty"]);
     // Larger than the template's 16 MiB.
     with(b"x");
     fs::OpenOptions::new().write(true).open(&image).expect("it opens").set_len(64 << 20).expect("it grows");
-    create()
+    create(&world)
         .fails(2, &["16MiB", "64MiB", "never shrunk"].map(|word| if word == "never shrunk" { "shrink" } else { word }));
 
     let qcow2 = world.dir().join("q.img");
@@ -136,18 +136,27 @@ fn images_that_are_wrong() -> Outcome {
         image
     };
     with(&good[..60]);
-    create().fails(1, &["os.img"]);
+    create(&world).fails(1, &["os.img"]);
     with(&patched(24, &(1u64 << 60).to_be_bytes()));
-    create().fails(1, &["os.img"]);
+    create(&world).fails(1, &["os.img"]);
     with(&patched(40, &(1u64 << 40).to_be_bytes()));
-    create().fails(1, &["os.img"]);
+    create(&world).fails(1, &["os.img"]);
+    // As somebody who may not read it.
+    if need_root().is_ok() {
+        with(&[1; 4096]);
+        fs::set_permissions(&image, PermissionsExt::from_mode(0o000)).expect("unreadable");
+        world.become_user(65534, 65534);
+        world.v(["vm", "create", "-t", "xs", "-n", "a"]).fails(1, &["os.img", "Permission denied"]);
+        world.become_user(0, 0);
+        fs::set_permissions(&image, PermissionsExt::from_mode(0o644)).expect("readable");
+    }
     // A backing file would let an image name any file of this host.
     let backed = world.dir().join("backed.qcow2");
     let mut make = Command::new("qemu-img");
     make.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(&qcow2).arg(&backed);
     run(make, Duration::from_secs(30)).ok();
     fs::copy(&backed, &image).expect("a copy");
-    create().fails(1, &["os.img", "another file"]);
+    create(&world).fails(1, &["os.img", "another file"]);
     world.assert_empty();
     Ok(())
 }

@@ -58,7 +58,7 @@ impl Create {
         for spec in &specs {
             let address = spec.address().map(|address| format!(", {address}")).unwrap_or_default();
             ui.say(format!("created `{}` (number {}, on {}{address})", spec.name, spec.number, spec.hypervisor));
-            ui.data(spec.name.as_str());
+            ui.answer(spec.name.as_str());
         }
         if keyless {
             ui.say("note: no ssh key was found for the guest; make one with `ssh-keygen`, or name users with `-u`");
