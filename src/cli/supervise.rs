@@ -19,6 +19,8 @@ pub(super) struct Supervise {
 
 impl Supervise {
     pub(super) fn run(&self, site: &Site) -> Result<()> {
+        // Neither Ctrl-C nor the terminal's end is meant for it.
+        host::leave_terminal();
         supervisor::supervise(site, self.vm, Duration::from_secs(self.deadline), host::inherited_pipe(READY_FD))
     }
 }

@@ -21,7 +21,7 @@ pub use image_file::{free_space, open_image};
 pub use link::NetDevice;
 pub use lock::{Lock, LockError};
 pub use new_file::NewFile;
-pub use process::{Child, ExitStatus, Handle, Spawn, exec, inherited_pipe};
+pub use process::{Child, ExitStatus, Handle, Spawn, exec, inherited_pipe, leave_terminal};
 pub use program::{Output, Program, ProgramError, find_program};
 pub use progress::{Progress, Quiet};
 pub use tap::{TapError, open_tap};

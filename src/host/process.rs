@@ -109,6 +109,12 @@ pub fn exec(program: impl AsRef<OsStr>, args: &[OsString]) -> io::Error {
     Command::new(program).args(args).exec()
 }
 
+/// Begins a session of this process's own, without a terminal.
+pub fn leave_terminal() {
+    // It fails only in a process that leads a group already, which no terminal's keys reach.
+    let _ = rustix::process::setsid();
+}
+
 /// A pipe or socket that whoever started this process passed on under `number`; `None` when there
 /// is nothing under it. Call it once for each number, before any file is opened.
 #[allow(unsafe_code)] // Only the caller of this program knows that the number is a descriptor.

@@ -16,13 +16,17 @@ use crate::config::Config;
 use crate::error::{Error, Kind, OrFailed, Result};
 use crate::host::{self, ExitStatus, Handle, Lock, LockError};
 use crate::hypervisor::{Machine, MachineEvent};
-use crate::spec::{Event, Exit, Intent, State, VmSpec};
+use crate::spec::{Event, Exit, Intent, Refusal, State, VmSpec};
 use crate::store::{Record, Runtime};
 use crate::vm::Site;
 use crate::vm::control::{Failure, Reply, Request};
 
 /// How long a guest gets to shut down when the supervisor itself is told to end.
 const TERM_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a lock that is about to be given back, or a record that is about to be written, is
+/// waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Owns the VM from its start to its end. `ready` gets one line: `null`, or why it does not run.
 pub fn supervise(site: &Site, vm: Uuid, deadline: Duration, ready: Option<OwnedFd>) -> Result<()> {
@@ -36,7 +40,7 @@ pub fn supervise(site: &Site, vm: Uuid, deadline: Duration, ready: Option<OwnedF
 
 fn own(site: &Site, vm: Uuid, deadline: Duration, ready: &mut Ready) -> Result<()> {
     let config = site.config()?;
-    let _lock = take_lock(site, vm)?;
+    let lock = take_lock(site, vm)?;
     let spec = begin(site, vm)?;
     let failed = || format!("cannot start `{}`", spec.name);
     let supervisor = Supervisor { site, config: &config, spec: &spec, deadline };
@@ -53,7 +57,9 @@ fn own(site: &Site, vm: Uuid, deadline: Duration, ready: &mut Ready) -> Result<(
     };
     supervisor.end(&exit)?;
     tracing::info!(%exit, "ended");
-    // Answers only now, so that whoever waited finds the record written and the ports free.
+    // Answers only now, so that whoever waited finds the record written, the ports free, and can
+    // start the VM again at once.
+    drop(lock);
     tasks.block_on(&runtime, async {
         for reply in waiting {
             let _ = reply.send(Reply::Ended { exit: exit.clone() });
@@ -66,20 +72,28 @@ fn own(site: &Site, vm: Uuid, deadline: Duration, ready: &mut Ready) -> Result<(
     Ok(())
 }
 
+/// The lock, or why not. One that is held though the record says that the VM does not run belongs
+/// to a supervisor that has just recorded its end, or just begun: it is looked at again.
 fn take_lock(site: &Site, vm: Uuid) -> Result<Lock> {
     let path = site.lock(vm);
-    match Lock::try_take(&path) {
-        Ok(lock) => Ok(lock),
-        Err(LockError::Held) => {
-            let record = site.store()?.get(vm)?;
-            let (name, refusal) = match &record {
-                Some(record) => (record.spec.name.to_string(), record.state.after(&Event::Start).err()),
-                None => (vm.to_string(), None),
-            };
-            let refusal = refusal.unwrap_or(crate::spec::Refusal::AlreadyRunning);
-            Err(Error::refused(format!("cannot start `{name}`")).source(refusal))
+    let until = std::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Lock::try_take(&path) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Io(error)) => {
+                return Err(Error::failed(format!("cannot lock `{}`", path.display())).source(error));
+            }
+            Err(LockError::Held) => {}
         }
-        Err(LockError::Io(error)) => Err(Error::failed(format!("cannot lock `{}`", path.display())).source(error)),
+        let Some(record) = site.store()?.get(vm)? else {
+            return Err(Error::not_found("cannot start the VM: it was deleted"));
+        };
+        let late = std::time::Instant::now() >= until;
+        let refusal = record.state.after(&Event::Start).err().or(late.then_some(Refusal::AlreadyRunning));
+        if let Some(refusal) = refusal {
+            return Err(Error::refused(format!("cannot start `{}`", record.spec.name)).source(refusal));
+        }
+        host::pause(Duration::from_millis(10));
     }
 }
 
@@ -376,7 +390,7 @@ async fn interrupted(asked: &mut mpsc::Receiver<Asked>, terminate: &mut Signal) 
                     let _ = asked.reply.send(Reply::State { state: State::Starting });
                 }
                 Request::Pause | Request::Resume => {
-                    let error = Error::refused(crate::spec::Refusal::AlreadyStarting.to_string());
+                    let error = Error::refused(Refusal::AlreadyStarting.to_string());
                     let _ = asked.reply.send(Reply::Failed { failure: Failure::from(&error) });
                 }
             }

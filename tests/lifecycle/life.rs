@@ -136,6 +136,11 @@ fn restart(stage: &Stage) -> Outcome {
     let second = stage.pid("a", "hypervisor_pid");
     assert_ne!(first, second);
     assert!(!alive(first) && alive(second));
+    // A VM can be started the moment that stop has returned.
+    for _ in 0..10 {
+        stage.world.v(["vm", "stop", "a"]).ok();
+        stage.start("a");
+    }
     Ok(())
 }
 
