@@ -1,0 +1,97 @@
+# Virshle on NixOS: the program, what it runs, and its configuration, checked when the system is built.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.virshle;
+  toml = pkgs.formats.toml { };
+
+  # A mistake in the settings stops the build of the system, not the start of a VM.
+  configFile =
+    pkgs.runCommand "virshle-config.toml" { rendered = toml.generate "config.toml" cfg.settings; }
+      ''
+        ${lib.getExe cfg.package} --root "$PWD" config check "$rendered"
+        cp "$rendered" "$out"
+      '';
+in
+{
+  options.services.virshle = {
+    enable = lib.mkEnableOption "Virshle, a manager of virtual machines";
+
+    package = lib.mkOption {
+      type = lib.types.package;
+      default = pkgs.virshle;
+      defaultText = lib.literalExpression "pkgs.virshle";
+      example = lib.literalExpression "inputs.virshle.packages.\${pkgs.stdenv.hostPlatform.system}.default";
+      description = "The package that provides {command}`v`.";
+    };
+
+    settings = lib.mkOption {
+      inherit (toml) type;
+      default = { };
+      example = lib.literalExpression ''
+        {
+          network = [
+            {
+              name = "lan";
+              type = "bridge";
+              bridge = "br0";
+              create = true;
+              subnet = "10.44.0.0/24";
+            }
+          ];
+          template.vm = [
+            {
+              name = "xs";
+              vcpu = 1;
+              vram = "2G";
+              disk = [
+                {
+                  name = "os";
+                  path = "/srv/images/debian-12.raw";
+                  size = "20G";
+                }
+              ];
+              net = [ { name = "lan"; } ];
+            }
+          ];
+        }
+      '';
+      description = ''
+        The content of {file}`/etc/virshle/config.toml`: the node, its networks, its images, and the
+        templates that VMs are made from. {command}`v config schema` prints the grammar.
+        Files in {file}`/etc/virshle/config.d` are laid over it.
+      '';
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    environment = {
+      systemPackages = [
+        cfg.package
+        pkgs.cloud-hypervisor
+        pkgs.qemu_kvm
+      ]
+      ++ lib.optional pkgs.stdenv.hostPlatform.isx86_64 pkgs.OVMF-cloud-hypervisor.fd;
+
+      # The firmware of both. A VM remembers the path, and one below /run/current-system
+      # outlives garbage collection.
+      pathsToLink = [
+        "/FV"
+        "/share/qemu"
+      ];
+
+      etc."virshle/config.toml" = lib.mkIf (cfg.settings != { }) { source = configFile; };
+    };
+
+    # Disks and the users' data: nobody else may read them.
+    systemd.tmpfiles.settings."10-virshle"."/var/lib/virshle".d = {
+      mode = "0700";
+      user = "root";
+      group = "root";
+    };
+  };
+}
