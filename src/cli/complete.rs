@@ -13,8 +13,7 @@ pub(super) fn answer_the_shell() {
 
 /// The site that the environment names: `--root` on the half-typed line is not seen.
 fn site() -> Option<Site> {
-    let root = std::env::var_os("VIRSHLE_ROOT").map(std::path::PathBuf::from);
-    Dirs::find(root.as_deref()).ok().map(Site::new)
+    Dirs::find(super::root_of_environment().as_deref()).ok().map(Site::new)
 }
 
 /// The names of the VMs, with their states.

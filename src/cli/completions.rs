@@ -4,9 +4,10 @@ use clap_complete::env::Shells;
 use super::ui::Ui;
 use crate::error::{Error, OrFailed, Result};
 
-/// Print a shell's completion script, which offers the names of VMs and templates as they are then
+/// Print a shell's completion script
 ///
-/// bash: `source <(v completions bash)` in ~/.bashrc. zsh: `source <(v completions zsh)`.
+/// It offers the names of VMs and templates as they are at that moment.
+/// /// bash: `source <(v completions bash)` in ~/.bashrc. zsh: `source <(v completions zsh)`.
 /// fish: `v completions fish | source`.
 #[derive(Debug, Args)]
 pub(super) struct Completions {

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::ui::Ui;
+use super::ui::{Ui, count};
 use crate::config;
 use crate::error::{OrFailed, Result};
 use crate::vm::Site;
@@ -30,10 +30,10 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
                 None => (site.config()?, site.dirs.config_file().display().to_string()),
             };
             ui.say(format!(
-                "`{what}` is right: {} template(s), {} network(s), {} image(s)",
-                config.templates.len(),
-                config.networks.len(),
-                config.images.len()
+                "`{what}` is fine: {}, {}, {}",
+                count(config.templates.len(), "template"),
+                count(config.networks.len(), "network"),
+                count(config.images.len(), "image")
             ));
         }
         Command::Schema => {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::colour::Tone;
 use super::table::{Cell, Table};
-use super::ui::{Format, Ui};
+use super::ui::{Format, Ui, count};
 use crate::error::{Error, Result};
 use crate::host::{self, Mode, find_program};
 use crate::hypervisor::{Host, Kvm, cloud_hypervisor, qemu};
@@ -17,6 +17,7 @@ use crate::vm::{self, Site};
 /// Look at this host: what works, what is missing, and what to do about it
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
+    /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -25,7 +26,9 @@ pub(super) struct Doctor {
 #[serde(rename_all = "kebab-case")]
 enum Health {
     Ok,
-    /// Something that some VMs need is missing.
+    /// Only some networks, images or guests need it.
+    Optional,
+    /// VMs run worse without it.
     Missing,
     /// No VM can run, or what is recorded is in danger.
     Broken,
@@ -45,7 +48,8 @@ impl Doctor {
         ui.rows(self.output, &findings, table)?;
         match findings.iter().filter(|finding| finding.health == Health::Broken).count() {
             0 => Ok(()),
-            broken => Err(Error::failed(format!("{broken} thing(s) are broken"))),
+            1 => Err(Error::failed("one thing is broken")),
+            broken => Err(Error::failed(format!("{broken} things are broken"))),
         }
     }
 }
@@ -61,10 +65,13 @@ fn examine(site: &Site) -> Vec<Finding> {
         Ok(config) => add(
             "config",
             Health::Ok,
-            format!("{}: {} template(s)", site.dirs.config_file().display(), config.templates.len()),
+            format!("{}: {}", site.dirs.config_file().display(), count(config.templates.len(), "template")),
             None,
         ),
-        Err(error) => add("config", Health::Broken, error.chain().join(": "), error.hint_text()),
+        Err(error) if !site.dirs.config_file().exists() => {
+            add("config", Health::Missing, error.message().to_owned(), error.hint_text());
+        }
+        Err(error) => add("config", Health::Broken, error.message().to_owned(), error.hint_text()),
     }
     let config = config.ok();
     let hosts = config.as_ref().map_or_else(|| Host::probe(None, None), vm::hosts);
@@ -143,7 +150,7 @@ fn examine(site: &Site) -> Vec<Finding> {
             Some(path) => add(program, Health::Ok, path.display().to_string(), None),
             None => add(
                 program,
-                Health::Missing,
+                Health::Optional,
                 format!("not on PATH ({why})"),
                 Some(&format!("install the package {package}")),
             ),
@@ -159,7 +166,7 @@ fn firmware(add: &mut Add<'_>, what: &'static str, found: Result<Boot>) {
     match found {
         Ok(Boot::Firmware { code, .. }) => add(what, Health::Ok, code.display().to_string(), None),
         Ok(Boot::Kernel { .. }) => {}
-        Err(error) => add(what, Health::Missing, error.chain().join(": "), error.hint_text()),
+        Err(error) => add(what, Health::Optional, error.message().to_owned(), error.hint_text()),
     }
 }
 
@@ -169,15 +176,15 @@ fn open_vswitch(add: &mut Add<'_>, ovs: &Ovs) {
             Ok(true) => add("open vswitch", Health::Ok, format!("{version}, with DPDK"), None),
             Ok(false) => add(
                 "open vswitch",
-                Health::Missing,
+                Health::Optional,
                 format!("{version}, without DPDK: tap works, vhost does not"),
                 Some(
                     "install openvswitch-switch-dpdk and set `ovs-vsctl set Open_vSwitch . other_config:dpdk-init=true`",
                 ),
             ),
-            Err(error) => add("open vswitch", Health::Missing, error.chain().join(": "), error.hint_text()),
+            Err(error) => add("open vswitch", Health::Optional, error.chain().join(": "), error.hint_text()),
         },
-        Err(error) => add("open vswitch", Health::Missing, error.chain().join(": "), error.hint_text()),
+        Err(error) => add("open vswitch", Health::Optional, error.message().to_owned(), error.hint_text()),
     }
 }
 
@@ -191,7 +198,7 @@ fn hugepages(add: &mut Add<'_>) {
         }
         _ => add(
             "hugepages",
-            Health::Missing,
+            Health::Optional,
             "none of 2 MiB are reserved: Open vSwitch with DPDK needs some".into(),
             Some("`sysctl vm.nr_hugepages=256`, and in /etc/sysctl.d for the next boot"),
         ),
@@ -201,13 +208,13 @@ fn hugepages(add: &mut Add<'_>) {
 fn taps(add: &mut Add<'_>) {
     let tun = Path::new("/dev/net/tun");
     if !tun.exists() {
-        add("taps", Health::Missing, "there is no /dev/net/tun".into(), Some("`modprobe tun`"));
+        add("taps", Health::Optional, "there is no /dev/net/tun".into(), Some("`modprobe tun`"));
     } else if rustix::process::geteuid().is_root() {
         add("taps", Health::Ok, "/dev/net/tun is there, and you are root".into(), None);
     } else {
         add(
             "taps",
-            Health::Missing,
+            Health::Optional,
             "only root can make taps and ports".into(),
             Some("`user` networks need no privileges"),
         );
@@ -224,7 +231,7 @@ fn storage(add: &mut Add<'_>, site: &Site) {
     let there = state.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let writable = rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok();
     let free = host::free_space(there).unwrap_or(0);
-    let detail = format!("{} ({mode}), {} free", state.display(), Size::mib(free / Size::MIB));
+    let detail = format!("{mode} mode: {}, {} GiB free", state.display(), free / Size::GIB);
     match (writable, free) {
         (false, _) => add(
             "state",
@@ -243,18 +250,54 @@ fn storage(add: &mut Add<'_>, site: &Site) {
     }
 }
 
+/// Lines of at most `width` characters, broken between words.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().map_or(0, |line| line.chars().count());
+        match lines.last_mut() {
+            Some(last) if line == 0 => last.push_str(word),
+            Some(last) if line + 1 + word.chars().count() <= width => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn table(findings: &[Finding]) -> Table {
+    // Behind the first two columns; without a terminal there is no end of the line.
+    let width = super::ui::terminal_width().map_or(usize::MAX, |width| width.saturating_sub(45).max(40));
     let mut table = Table::new(["", "WHAT", "FOUND"]);
     for finding in findings {
         let mark = match finding.health {
             Health::Ok => Cell::toned("ok", Tone::Good),
+            Health::Optional => Cell::toned("optional", Tone::Dim),
             Health::Missing => Cell::toned("missing", Tone::Busy),
             Health::Broken => Cell::toned("broken", Tone::Bad),
         };
-        table.row(vec![mark, finding.what.into(), finding.detail.clone().into()]);
-        if let Some(hint) = &finding.hint {
-            table.row(vec!["".into(), "".into(), Cell::toned(format!("→ {hint}"), Tone::Dim)]);
+        let mut first = Some((mark, finding.what.into()));
+        let hint = finding.hint.as_ref().map(|hint| format!("→ {hint}"));
+        let lines = wrap(&finding.detail, width).into_iter().map(Cell::from);
+        let hints = hint.iter().flat_map(|hint| wrap(hint, width)).map(|line| Cell::toned(line, Tone::Dim));
+        for line in lines.chain(hints) {
+            let (mark, what) = first.take().unwrap_or_else(|| ("".into(), "".into()));
+            table.row(vec![mark, what, line]);
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("incomprehensibilities of it", 5), ["incomprehensibilities", "of it"]);
+        assert_eq!(wrap("", 5), [""]);
+    }
 }

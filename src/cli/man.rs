@@ -33,7 +33,12 @@ impl Man {
 
 fn render(command: clap::Command) -> Result<String> {
     let mut page = Vec::new();
-    Page::new(command).render(&mut page).or_failed(|| "cannot write the manual page".to_owned())?;
+    let version = format!("virshle {}", env!("CARGO_PKG_VERSION"));
+    Page::new(command)
+        .source(version)
+        .manual("Virshle manual")
+        .render(&mut page)
+        .or_failed(|| "cannot write the manual page".to_owned())?;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 

@@ -23,18 +23,20 @@ use crate::host::Dirs;
 use crate::vm::Site;
 use ui::Ui;
 
+const GLOBAL: &str = "Global options";
+
 /// Turns a template in a TOML file into a running, reachable virtual machine.
 #[derive(Debug, Parser)]
-#[command(name = "v", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "v", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 no such VM, template or network, \
                         4 refused in this state.")]
 pub struct Cli {
-    /// Put config, state and sockets below DIR, and touch nothing outside it
-    #[arg(long, global = true, env = "VIRSHLE_ROOT", value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    /// Put config, state and sockets below DIR, and touch nothing outside it (also: VIRSHLE_ROOT)
+    #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = GLOBAL)]
     root: Option<PathBuf>,
 
-    /// Say more: wider tables, and what is being done
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    /// Wider tables, and more talk
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
     verbose: u8,
 
     #[command(subcommand)]
@@ -44,13 +46,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Virtual machines
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Vm(vm::Command),
     /// Templates of the config file
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Template(template::Command),
     /// The config file
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -67,7 +69,10 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     complete::answer_the_shell();
     let cli = Cli::parse();
-    let ui = Ui::new(cli.verbose);
+    let ui = match cli.command {
+        Command::Supervise(_) => Ui::for_a_log(),
+        _ => Ui::new(cli.verbose),
+    };
     match run(cli, &ui) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,7 +83,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, ui: &Ui) -> Result<()> {
-    let site = Site::new(Dirs::find(cli.root.as_deref())?);
+    let site = Site::new(Dirs::find(cli.root.or_else(root_of_environment).as_deref())?);
     match cli.command {
         Command::Vm(command) => vm::run(command, &site, ui),
         Command::Template(command) => template::run(command, &site, ui),
@@ -88,6 +93,11 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Man(man) => man.run(ui),
         Command::Supervise(supervise) => supervise.run(&site),
     }
+}
+
+/// The root that the environment names; an empty one names none.
+fn root_of_environment() -> Option<PathBuf> {
+    std::env::var_os("VIRSHLE_ROOT").filter(|root| !root.is_empty()).map(PathBuf::from)
 }
 
 /// Does `act` for each, tells every failure, and ends with the first one's exit code.

@@ -1,7 +1,11 @@
 use tabled::builder::Builder;
-use tabled::settings::{Padding, Style};
+use tabled::settings::object::Columns;
+use tabled::settings::{Alignment, Padding, Style};
 
 use super::colour::{Tone, paint};
+
+/// Columns whose cells are numbers, and end at the right.
+const NUMBERS: [&str; 3] = ["ID", "VCPU", "RAM"];
 
 /// A plain table: a header, and cells that may have a tone.
 #[derive(Debug)]
@@ -48,6 +52,9 @@ impl Table {
         }
         let mut table = builder.build();
         table.with(Style::empty()).with(Padding::new(0, 3, 0, 0));
+        for (index, _) in self.header.iter().enumerate().filter(|(_, name)| NUMBERS.contains(name)) {
+            table.modify(Columns::one(index), Alignment::right());
+        }
         let text = table.to_string();
         text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
@@ -62,7 +69,7 @@ mod tests {
         let mut table = Table::new(["ID", "NAME", "STATE"]);
         table.row(vec!["1".into(), "web".into(), Cell::toned("running", Tone::Good)]);
         table.row(vec!["12".into(), "database".into(), "stopped".into()]);
-        assert_eq!(table.render(false), "ID   NAME       STATE\n1    web        running\n12   database   stopped");
+        assert_eq!(table.render(false), "ID   NAME       STATE\n 1   web        running\n12   database   stopped");
         assert!(table.render(true).contains("\u{1b}[32mrunning\u{1b}[0m"));
     }
 }

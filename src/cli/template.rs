@@ -18,6 +18,7 @@ pub(super) enum Command {
 /// List the templates
 #[derive(Debug, Args)]
 pub(super) struct Ls {
+    /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -25,8 +26,10 @@ pub(super) struct Ls {
 /// Show a template, and what this host would make of it
 #[derive(Debug, Args)]
 pub(super) struct Show {
+    /// The template's name
     #[arg(add = complete::template_names())]
     template: String,
+    /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -72,9 +75,14 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
         Command::Show(show) => {
             let template = template::find(&config, &show.template)?;
             let mut row = row(&config, template)?;
-            let (resolved, choice) = vm::resolve(&config, template)?;
-            row.hypervisor = Some(resolved.hypervisor.to_string());
-            row.why = Some(choice.why);
+            // A template is worth looking at also where it could not run.
+            row.why = Some(match vm::resolve(&config, template) {
+                Ok((resolved, choice)) => {
+                    row.hypervisor = Some(resolved.hypervisor.to_string());
+                    choice.why
+                }
+                Err(error) => format!("nothing here: {}", error.message()),
+            });
             ui.rows(show.output, &[row], details)
         }
     }

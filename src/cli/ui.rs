@@ -41,15 +41,17 @@ impl Ui {
             _ => LevelFilter::DEBUG,
         };
         let colour_err = wanted && io::stderr().is_terminal();
+        let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(io::stderr);
         // A second set-up in one process is refused, and harmless.
-        let _ = tracing_subscriber::fmt()
-            .with_max_level(level)
-            .with_target(false)
-            .without_time()
-            .with_ansi(colour_err)
-            .with_writer(io::stderr)
-            .try_init();
+        let _ = log.without_time().with_ansi(colour_err).try_init();
         Self { verbose, colour_out: wanted && io::stdout().is_terminal(), colour_err }
+    }
+
+    /// Where stderr is a log that is read later: with the time, and with what was done.
+    pub(super) fn for_a_log() -> Self {
+        let log = tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_target(false);
+        let _ = log.with_writer(io::stderr).with_ansi(false).try_init();
+        Self { verbose: 0, colour_out: false, colour_err: false }
     }
 
     /// A line of talk.
@@ -87,7 +89,11 @@ impl Ui {
         let mark = self.paint_err(Tone::Bad, "error");
         eprintln!("{mark}: {}", chain[0]);
         for cause in &chain[1..] {
-            eprintln!("  {} {cause}", self.paint_err(Tone::Dim, "because:"));
+            // An excerpt of a file is shown as it stands; its first line is the place, named above.
+            match cause.strip_prefix("--> ").and_then(|excerpt| excerpt.split_once('\n')) {
+                Some((_, excerpt)) => eprintln!("{excerpt}"),
+                None => eprintln!("  {} {cause}", self.paint_err(Tone::Dim, "because:")),
+            }
         }
         if let Some(hint) = error.hint_text() {
             eprintln!("{}: {hint}", self.paint_err(Tone::Strong, "hint"));
@@ -117,6 +123,17 @@ impl Ui {
     pub(super) fn progress(&self) -> Bar {
         Bar { shown: io::stderr().is_terminal(), bar: Mutex::new(None) }
     }
+}
+
+/// The columns of the terminal that stdout is, if it is one.
+pub(super) fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
+}
+
+/// `1 template`, `2 templates`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The progress of copying.

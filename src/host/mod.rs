@@ -4,6 +4,7 @@
 mod cancel;
 mod clock;
 mod dirs;
+mod facts;
 mod image_file;
 mod link;
 mod lock;
@@ -17,6 +18,7 @@ mod writeback;
 pub use cancel::Cancel;
 pub use clock::{Timestamp, now, pause};
 pub use dirs::{Dirs, Mode};
+pub use facts::{home_of, memory_size};
 pub use image_file::{free_space, open_image};
 pub use link::NetDevice;
 pub use lock::{Lock, LockError};

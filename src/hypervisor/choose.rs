@@ -74,7 +74,7 @@ impl Kvm {
     }
 
     fn refusal(self, what: &str) -> Error {
-        let error = Error::failed(format!("{what} needs KVM, but {}", self.why_not().unwrap_or("it does not work")));
+        let error = Error::failed(format!("{what} needs KVM: {}", self.why_not().unwrap_or("it does not work")));
         error.hint(match self {
             Kvm::NoPermission => "join the group that owns it: `usermod -aG kvm USER`, then log in again",
             Kvm::NoHardware => "enable virtualisation in the firmware, set `accel = \"kvm\"` to try all the same, or use `hypervisor = \"qemu\"`",

@@ -107,7 +107,13 @@ impl Launch<'_> {
 /// What a launch runs and sends, ready to paste.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Script {
+    /// Exactly what is run.
     pub argv: Vec<String>,
+    /// The same for a shell: with paths where the supervisor passes descriptors.
+    #[serde(skip)]
+    pub by_hand: Vec<String>,
+    /// Where the calls go.
+    pub socket: PathBuf,
     /// Each call over the API socket, in order.
     pub calls: Vec<Call>,
 }

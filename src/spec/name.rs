@@ -17,7 +17,7 @@ pub enum NameError {
     Empty,
     #[error("the name `{0}` has {1} characters, and 63 is the most")]
     TooLong(String, usize),
-    #[error("the name {0:?} holds {1:?}; only a-z, 0-9 and `-` are allowed")]
+    #[error("the name `{}` holds `{}`; only a-z, 0-9 and `-` are allowed", .0.escape_debug(), .1.escape_debug())]
     Character(String, char),
     #[error("the name `{0}` begins or ends with `-`")]
     Hyphen(String),

@@ -38,6 +38,8 @@ pub enum Event {
     Pause,
     Resume,
     Stop,
+    /// The guest has not shut down in the time it was given: it runs as before.
+    StopGivenUp,
     Delete,
     Ended(Exit),
 }
@@ -59,6 +61,8 @@ pub enum Refusal {
     AlreadyPaused,
     #[error("it is not running")]
     NotRunning,
+    #[error("it is not stopping")]
+    NotStopping,
     #[error("it is not paused")]
     NotPaused,
     #[error("it is running")]
@@ -109,9 +113,11 @@ impl State {
             (S::Starting, E::Booted) => Ok(S::Running),
             (S::Starting, E::Stop) => Ok(S::Stopping),
             (S::Starting, _) => Err(Refusal::AlreadyStarting),
+            (S::Running | S::Paused, E::StopGivenUp) => Err(Refusal::NotStopping),
 
             (S::Running, E::Pause) => Ok(S::Paused),
             (S::Running | S::Paused | S::Stopping, E::Stop) => Ok(S::Stopping),
+            (S::Stopping, E::StopGivenUp) => Ok(S::Running),
             (S::Running, E::Resume) => Err(Refusal::NotPaused),
             (S::Paused, E::Resume) => Ok(S::Running),
             (S::Paused, E::Pause) => Err(Refusal::AlreadyPaused),
@@ -149,6 +155,7 @@ mod tests {
             Just(Event::Pause),
             Just(Event::Resume),
             Just(Event::Stop),
+            Just(Event::StopGivenUp),
             Just(Event::Delete),
             Just(Event::Ended(Exit::PoweredOff)),
             Just(Event::Ended(Exit::Killed { signal: 9 })),

@@ -91,7 +91,7 @@ fn take_lock(site: &Site, vm: Uuid) -> Result<Lock> {
         let late = std::time::Instant::now() >= until;
         let refusal = record.state.after(&Event::Start).err().or(late.then_some(Refusal::AlreadyRunning));
         if let Some(refusal) = refusal {
-            return Err(Error::refused(format!("cannot start `{}`", record.spec.name)).source(refusal));
+            return Err(Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)));
         }
         host::pause(Duration::from_millis(10));
     }
@@ -111,7 +111,7 @@ fn begin(site: &Site, vm: Uuid) -> Result<VmSpec> {
             }
             record.apply(&Event::Ended(Exit::Lost))?;
         }
-        record.apply(&Event::Start).map_err(|refusal| Error::refused(failed(record)).source(refusal))?;
+        record.apply(&Event::Start).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed(record))))?;
         record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None });
         record.intent = None;
         Ok(record.spec.clone())
@@ -329,6 +329,9 @@ impl Run<'_> {
         let (late, waiting) = std::mem::take(&mut self.stop).into_iter().partition(|(deadline, _)| *deadline <= now);
         self.stop = waiting;
         let late: Vec<(Instant, Option<oneshot::Sender<Reply>>)> = late;
+        if self.stop.is_empty() && late.iter().all(|(_, reply)| reply.is_some()) {
+            self.give_up_stop();
+        }
         for (_, reply) in late {
             match reply {
                 Some(reply) => {
@@ -341,6 +344,19 @@ impl Run<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Nobody waits any more: the VM is running again, for whoever wants to look why.
+    fn give_up_stop(&mut self) {
+        self.intent = None;
+        let recorded = self.supervisor.update(|record| {
+            record.apply(&Event::StopGivenUp)?;
+            record.intent = None;
+            Ok(())
+        });
+        if let Err(error) = recorded {
+            tracing::error!(error = %error.chain().join(": "), "the end of a stop was not recorded");
         }
     }
 
@@ -365,10 +381,15 @@ impl Run<'_> {
                 Exit::PoweredOff
             }
             (ExitStatus::Code(code), _) => {
-                Exit::Failed { code, detail: machine.last_words().unwrap_or_default().replace('\n', "; ") }
+                Exit::Failed { code, detail: machine.last_words().map(|words| one_line(&words)).unwrap_or_default() }
             }
         }
     }
+}
+
+/// For a table's cell: lines joined, one that announces the next by a space.
+fn one_line(words: &str) -> String {
+    words.replace(":\n", ": ").replace('\n', "; ")
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -143,7 +143,9 @@ fn sources(
             let Some(path) = &disk.source else {
                 return Ok(Source { name: disk.name, raw: None, size: disk.size });
             };
-            let context = |error: Error| error.context(format!("disk `{}` of template `{}`", disk.name, template.name));
+            let context = |error: Error| {
+                error.context(format!("cannot make disk `{}` of template `{}`", disk.name, template.name))
+            };
             let image = image::raw_image(path, &site.dirs.cache(), cancel, progress).map_err(context)?;
             match disk.size {
                 Some(size) if size.bytes() < image.virtual_size => Err(context(

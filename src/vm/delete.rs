@@ -16,7 +16,7 @@ pub fn delete(site: &Site, store: &mut Store, record: Record, force: bool) -> Re
         if !force {
             return Err(Error::refused(format!("cannot delete `{}`: it is {}", spec.name, observed.state)).hint(
                 format!(
-                    "stop it first with `v vm stop {0}`, or cut its power with `v vm delete --force {0}`",
+                    "stop it first with `v vm stop {0}`, or cut its power with `v vm delete --force {0}` (its disks are lost either way)",
                     spec.name
                 ),
             ));
@@ -30,7 +30,7 @@ pub fn delete(site: &Site, store: &mut Store, record: Record, force: bool) -> Re
         }
         record
             .apply(&Event::Delete)
-            .map_err(|refusal| Error::refused(format!("cannot delete `{}`", spec.name)).source(refusal))?;
+            .map_err(|refusal| Error::refused(format!("cannot delete `{}`: {refusal}", spec.name)))?;
         record.owner = Some(owner);
         Ok(())
     })?;

@@ -31,8 +31,9 @@ pub fn endpoint(record: &Record) -> Option<SocketAddr> {
 }
 
 /// Waits until the VM has come to `goal`; an error when it cannot any more, or at the deadline.
-pub fn wait_for(site: &Site, store: &Store, vm: Uuid, goal: Goal, timeout: Duration) -> Result<()> {
-    let deadline = Instant::now() + timeout;
+///
+/// `until` may be shared by several; `timeout` is what a person asked for, and is told.
+pub fn wait_for(site: &Site, store: &Store, vm: Uuid, goal: Goal, until: Instant, timeout: Duration) -> Result<()> {
     loop {
         let Some(record) = store.get(vm)? else {
             return if goal == Goal::Stopped { Ok(()) } else { Err(Error::not_found("the VM was deleted")) };
@@ -42,7 +43,7 @@ pub fn wait_for(site: &Site, store: &Store, vm: Uuid, goal: Goal, timeout: Durat
         if reached(&observed, goal)? {
             return Ok(());
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= until {
             let awaited = match goal {
                 Goal::Running => "is not running",
                 Goal::Stopped => "has not stopped",
@@ -64,6 +65,10 @@ fn reached(observed: &Observed, goal: Goal) -> Result<bool> {
             None => Err(Error::failed(format!("`{name}` has no address that this host knows"))
                 .hint("give its network a `subnet`, or use a `user` network")),
         },
+        (Goal::Running | Goal::Ssh, State::Stopped) => {
+            Err(Error::refused(format!("cannot wait for `{name}`: it is stopped"))
+                .hint(format!("`v vm start --wait {name}`")))
+        }
         (Goal::Running | Goal::Ssh, State::Crashed) => {
             let exit = observed.record.exit.as_ref().map_or_else(|| "unseen".to_owned(), ToString::to_string);
             Err(Error::failed(format!("`{name}` has crashed")).source(Error::failed(exit)))

@@ -30,7 +30,7 @@ pub fn start(site: &Site, store: &mut Store, record: Record, deadline: Duration)
     let spec = &observed.record.spec;
     // Only a quick answer: the supervisor decides, holding the lock.
     observed.state.after(&Event::Start).map_err(|refusal| {
-        let error = Error::refused(format!("cannot start `{}`", spec.name)).source(refusal);
+        let error = Error::refused(format!("cannot start `{}`: {refusal}", spec.name));
         match observed.unwatched {
             true => error.hint(format!("its supervisor was killed; `v vm stop --force {}` ends it", spec.name)),
             false => error,

@@ -30,10 +30,10 @@ impl<'a> Step<'a> {
 /// An undo that fails is logged and does not stop the others; the first failure is the result.
 pub(super) fn run_all(steps: &[Step<'_>]) -> Result<()> {
     for (index, step) in steps.iter().enumerate() {
-        tracing::debug!(step = step.name, "do");
+        tracing::info!(step = step.name, "do");
         let Err(error) = (step.run)() else { continue };
         for begun in steps[..=index].iter().rev() {
-            tracing::debug!(step = begun.name, "undo");
+            tracing::info!(step = begun.name, "undo");
             if let Err(undo) = (begun.undo)() {
                 tracing::warn!(step = begun.name, error = %undo, "could not be undone");
             }

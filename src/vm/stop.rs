@@ -65,7 +65,7 @@ fn ask(
     let observed = reconcile(site, store, record)?;
     let spec = &observed.record.spec;
     let failed = || format!("cannot {verb} `{}`", spec.name);
-    observed.state.after(event).map_err(|refusal| Error::refused(failed()).source(refusal))?;
+    observed.state.after(event).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed())))?;
     match control::ask(&site.control_socket(spec.uuid), request, deadline).map_err(|error| error.context(failed()))? {
         Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
         Some(reply) => Ok(reply),
@@ -84,7 +84,7 @@ pub fn force_stop(site: &Site, store: &mut Store, vm: Uuid, intent: Intent) -> R
     let observed = reconcile(site, store, record)?;
     let name = observed.record.spec.name.clone();
     let failed = || format!("cannot stop `{name}`");
-    observed.state.after(&Event::Stop).map_err(|refusal| Error::refused(failed()).source(refusal))?;
+    observed.state.after(&Event::Stop).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed())))?;
     let asked = control::ask(&site.control_socket(vm), &Request::ForceStop { intent }, FORCE_DEADLINE);
     match asked.map_err(|error| error.context(failed()))? {
         Some(Reply::Ended { exit }) => Ok(exit),

@@ -73,10 +73,10 @@ fn names() -> Outcome {
     let world = world();
     let long = "a".repeat(64);
     for (name, word) in [
-        ("web/1", "'/'"),
-        ("a\nb", "'\\n'"),
+        ("web/1", "`/`"),
+        ("a\nb", "`\\n`"),
         (long.as_str(), "64"),
-        ("Web", "'W'"),
+        ("Web", "`W`"),
         ("42", "digits"),
         ("-a", "-"),
         ("a-", "`-`"),

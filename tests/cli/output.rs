@@ -16,9 +16,9 @@ fn ls_as_a_table() -> Outcome {
     let table = world.v(["vm", "ls"]).ok();
     assert_eq!(
         table.stdout,
-        "ID   NAME       TEMPLATE   STATE     VCPU   RAM      ADDRESS     UP SINCE\n\
-         1    web        xs         stopped   1      512MiB   10.44.0.2   -\n\
-         2    database   xs         stopped   1      1GiB     10.44.0.3   -\n"
+        "ID   NAME       TEMPLATE   STATE     VCPU      RAM   ADDRESS     UP SINCE\n \
+         1   web        xs         stopped      1   512MiB   10.44.0.2   -\n \
+         2   database   xs         stopped      1     1GiB   10.44.0.3   -\n"
     );
     let wide = world.v(["vm", "ls", "-v"]).ok().stdout;
     let uuid = world.row("web")["uuid"].as_str().expect("a uuid").to_owned();
@@ -99,7 +99,7 @@ fn doctor() -> Outcome {
 fn template() -> Outcome {
     let world = world();
     let table = world.v(["template", "ls"]).ok().stdout;
-    assert_eq!(table, "NAME   VCPU   RAM      DISKS      NETWORKS\nxs     1      512MiB   os 16MiB   main (tap)\n");
+    assert_eq!(table, "NAME   VCPU      RAM   DISKS      NETWORKS\nxs        1   512MiB   os 16MiB   main (tap)\n");
     let shown = world.v(["template", "show", "xs"]).ok().stdout;
     assert!(shown.contains("10.44.0.0/24") && shown.contains("qemu"), "{shown}");
     let json: Vec<Value> = serde_json::from_str(&world.v(["template", "ls", "-o", "json"]).ok().stdout).expect("JSON");

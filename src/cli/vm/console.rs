@@ -35,6 +35,10 @@ impl Console {
             return Err(Error::refused(format!("cannot attach to `{}`: it is {}", spec.name, observed.state))
                 .hint(format!("what it wrote is in `v vm log {}`", spec.name)));
         }
+        if observed.unwatched {
+            return Err(Error::refused(format!("cannot attach to `{}`: nobody watches it", spec.name))
+                .hint(format!("its supervisor was killed; `v vm stop --force {}` ends it", spec.name)));
+        }
         let stream = UnixStream::connect(site.console_socket(spec.uuid))
             .or_failed(|| format!("cannot attach to `{}`", spec.name))?;
         ui.say(format!("attached to `{}`; Ctrl-] leaves, Ctrl-^ sends the terminal's size", spec.name));

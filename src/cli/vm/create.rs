@@ -9,7 +9,7 @@ use super::start;
 use crate::cli::complete;
 use crate::cli::ui::Ui;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::Cancel;
+use crate::host::{self, Cancel};
 use crate::spec::{Name, Size};
 use crate::template::{Overrides, UserData};
 use crate::vm::{self, Part, Site};
@@ -25,14 +25,14 @@ pub(crate) struct Create {
     /// The VM's name, a DNS label; made up when not given. With --count: NAME-1, NAME-2, …
     #[arg(short, long)]
     name: Option<Name>,
-    /// How many
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// How many, 1 to 1000
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = count)]
     count: u32,
     /// Users and keys (TOML), or raw cloud-init user-data; may be given more than once
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     user_data: Vec<PathBuf>,
     /// Another number of vCPUs than the template's
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = whole)]
     vcpu: Option<u32>,
     /// Another memory size than the template's: `2` (GiB), `512MiB`
     #[arg(long, value_name = "SIZE")]
@@ -57,8 +57,14 @@ impl Create {
         let specs = vm::create(site, &request, &Cancel::on_interrupt(), &ui.progress())?;
         for spec in &specs {
             let address = spec.address().map(|address| format!(", {address}")).unwrap_or_default();
-            ui.say(format!("created `{}` (number {}, on {}{address})", spec.name, spec.number, spec.hypervisor));
+            let next = if self.start { String::new() } else { format!("; start it with `v vm start {}`", spec.name) };
+            ui.say(format!("created `{}` (number {}, on {}{address}){next}", spec.name, spec.number, spec.hypervisor));
             ui.answer(spec.name.as_str());
+        }
+        if let (Some(spec), Some(memory)) = (specs.first(), host::memory_size())
+            && spec.vram.bytes() > memory
+        {
+            ui.say(format!("note: {} of memory is more than this host's {}", spec.vram, Size::mib(memory / Size::MIB)));
         }
         if keyless {
             ui.say("note: no ssh key was found for the guest; make one with `ssh-keygen`, or name users with `-u`");
@@ -73,6 +79,17 @@ impl Create {
             .collect::<Result<Vec<_>>>()?;
         start::start_all(site, &mut store, records, Duration::from_secs(60), None, ui)
     }
+}
+
+fn whole(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("`{}` is not a whole number", text.escape_debug()))
+}
+
+fn count(text: &str) -> Result<u32, String> {
+    whole(text).and_then(|count| match count {
+        1..=1000 => Ok(count),
+        _ => Err("1 to 1000 can be made at once".to_owned()),
+    })
 }
 
 /// What the files say, or, without any, the caller's own name and keys.
@@ -127,10 +144,14 @@ fn part(path: &Path, content: Vec<u8>) -> Part {
     Part { name, content }
 }
 
+/// Whoever sits there: behind `sudo` that is the one who called it, by name and by home.
 fn caller() -> Result<UserData> {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).or_else(|_| std::env::var("LOGNAME"));
-    let user = user.ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "root".to_owned());
+    let named = |variable| std::env::var(variable).ok().filter(|value: &String| !value.is_empty());
+    let sudo = named("SUDO_USER").and_then(|user| host::home_of(&user).map(|home| (user, Some(home))));
+    let (user, home) = sudo.unwrap_or_else(|| {
+        let user = named("USER").or_else(|| named("LOGNAME")).unwrap_or_else(|| "root".to_owned());
+        (user, named("HOME").map(PathBuf::from))
+    });
     let mut keys = Vec::new();
     if let Some(folder) = home.map(|home| home.join(".ssh"))
         && let Ok(entries) = fs::read_dir(&folder)

@@ -6,7 +6,7 @@ use super::select::One;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
-use crate::spec::{Size, VmSpec};
+use crate::spec::{Link, Size, VmSpec};
 use crate::vm::{self, Site};
 
 /// Show all that is known of a VM
@@ -14,6 +14,7 @@ use crate::vm::{self, Site};
 pub(crate) struct Info {
     #[command(flatten)]
     vm: One,
+    /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -70,7 +71,10 @@ impl Info {
             for nic in &spec.nics {
                 let address =
                     nic.address.as_ref().map_or_else(|| "by DHCP".to_owned(), |address| address.ip.to_string());
-                let text = format!("{} {address}, port {}", nic.mac, nic.port(spec.number));
+                let text = match nic.link {
+                    Link::User => format!("{}, user", nic.mac),
+                    _ => format!("{}, {address}, port {}", nic.mac, nic.port(spec.number)),
+                };
                 line(&format!("network {}", nic.network), text.into());
             }
             if let Some(ssh) = runtime.as_ref().and_then(|runtime| runtime.ssh) {
@@ -84,6 +88,7 @@ impl Info {
                 line("up since", local_time(since).into());
             }
             if let (Some(supervisor), Some(hypervisor)) = (full.supervisor_pid, full.hypervisor_pid) {
+                let supervisor = if unwatched { "killed".to_owned() } else { supervisor.to_string() };
                 line("processes", format!("supervisor {supervisor}, hypervisor {hypervisor}").into());
             }
             if let Some(exit) = exit {

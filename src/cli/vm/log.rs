@@ -16,10 +16,10 @@ use crate::vm::{self, Site};
 pub(crate) struct Log {
     #[command(flatten)]
     vm: One,
-    /// The hypervisor's own words instead
+    /// The hypervisor's log instead
     #[arg(long, conflicts_with = "supervisor")]
     hypervisor: bool,
-    /// The supervisor's instead
+    /// The supervisor's log instead
     #[arg(long)]
     supervisor: bool,
     /// Go on as more is written, until the VM ends or Ctrl-C

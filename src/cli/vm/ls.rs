@@ -5,16 +5,19 @@ use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
-use crate::spec::{Exit, Size, State};
+use crate::spec::{Exit, Link, Size, State};
 use crate::store::Store;
 use crate::vm::{self, Observed, Site};
 
-/// List the VMs; asks no hypervisor and no guest, so it never waits
+/// List the VMs
+///
+/// It reads what is recorded and asks no hypervisor and no guest, so it never waits.
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
+    /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Only VMs in this state
+    /// Only VMs in this state: creating, stopped, starting, running, paused, stopping, crashed, deleting
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Option<State>,
 }
@@ -57,7 +60,8 @@ struct DiskRow {
 #[derive(Debug, Serialize)]
 struct NicRow {
     network: String,
-    port: String,
+    /// On this host's switch; a `user` network has none.
+    port: Option<String>,
     mac: String,
     address: Option<String>,
 }
@@ -121,7 +125,7 @@ pub(super) fn row(site: &Site, observed: Observed) -> Row {
             .iter()
             .map(|nic| NicRow {
                 network: nic.network.to_string(),
-                port: nic.port(spec.number),
+                port: (nic.link != Link::User).then(|| nic.port(spec.number)),
                 mac: nic.mac.to_string(),
                 address: nic.address.as_ref().map(|address| address.ip.to_string()),
             })
@@ -166,7 +170,10 @@ fn table(rows: &[Row], wide: bool) -> Table {
                 let size = disk.size_bytes.map(|bytes| format!(" {}", Size::from_bytes(bytes)));
                 format!("{}{}", disk.name, size.unwrap_or_default())
             });
-            let ports = row.nics.iter().map(|nic| format!("{}:{}", nic.network, nic.port));
+            let ports = row.nics.iter().map(|nic| match &nic.port {
+                Some(port) => format!("{}:{port}", nic.network),
+                None => format!("{} (user)", nic.network),
+            });
             cells.extend([
                 disks.collect::<Vec<_>>().join(", ").into(),
                 ports.collect::<Vec<_>>().join(", ").into(),

@@ -6,14 +6,14 @@ use crate::cli::ui::Ui;
 use crate::error::Result;
 use crate::vm::{self, Site};
 
-/// Hold VMs still, in memory
+/// Pause VMs; their memory stays
 #[derive(Debug, Args)]
 pub(crate) struct Pause {
     #[command(flatten)]
     vms: Many,
 }
 
-/// Let paused VMs go on
+/// Resume paused VMs
 #[derive(Debug, Args)]
 pub(crate) struct Resume {
     #[command(flatten)]

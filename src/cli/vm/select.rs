@@ -8,7 +8,7 @@ use crate::store::{Record, Store};
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct One {
-    /// A name, a number, or a uuid (the beginning is enough)
+    /// A name, a number, or a uuid (its first 4 digits are enough)
     #[arg(value_name = "VM", add = complete::vm_names())]
     vm: Option<String>,
     /// The VM's number
@@ -30,7 +30,7 @@ impl One {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 pub(super) struct Many {
-    /// Names, numbers, or uuids (the beginning is enough)
+    /// Names, numbers, or uuids (the first 4 digits are enough)
     #[arg(value_name = "VM", add = complete::vm_names())]
     vms: Vec<String>,
     /// A VM's number; may be given more than once

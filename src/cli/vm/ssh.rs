@@ -15,7 +15,7 @@ use crate::vm::{self, Site};
 /// Address, port, user and host keys are the VM's own; what stands behind `--` is ssh's.
 #[derive(Debug, Args)]
 pub(crate) struct Ssh {
-    /// A name, a number, or a uuid (the beginning is enough)
+    /// A name, a number, or a uuid (its first 4 digits are enough)
     #[arg(value_name = "VM", add = complete::vm_names())]
     vm: String,
     /// Log in as this user instead of the first one that the VM was created with
@@ -34,9 +34,14 @@ impl Ssh {
         let store = site.store()?;
         let observed = vm::observe(site, store.find(&self.vm)?)?;
         let spec = &observed.record.spec;
-        if observed.state != State::Running {
-            return Err(Error::refused(format!("cannot log in to `{}`: it is {}", spec.name, observed.state))
-                .hint(format!("`v vm start --wait {}`", spec.name)));
+        if !matches!(observed.state, State::Running | State::Stopping) {
+            let error = Error::refused(format!("cannot log in to `{}`: it is {}", spec.name, observed.state));
+            return Err(match observed.state {
+                State::Stopped | State::Crashed => error.hint(format!("`v vm start --wait {}`", spec.name)),
+                State::Paused => error.hint(format!("`v vm resume {}`", spec.name)),
+                State::Starting => error.hint(format!("`v vm wait {}`", spec.name)),
+                _ => error,
+            });
         }
         let Some(address) = vm::endpoint(&observed.record) else {
             return Err(Error::failed(format!("`{}` has no address that this host knows", spec.name))

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -28,6 +28,9 @@ impl Start {
         let mut records = self.vms.find(&store)?;
         if self.vms.all {
             records = startable(site, &mut store, records)?;
+            if records.is_empty() {
+                ui.say("there is nothing to start");
+            }
         }
         let timeout = Duration::from_secs(self.timeout);
         start_all(site, &mut store, records, timeout, self.wait.then_some(timeout), ui)
@@ -65,7 +68,7 @@ pub(super) fn start_all(
     for_each(launched, ui, |(spec, starting)| {
         starting?.wait()?;
         if let Some(timeout) = ssh {
-            vm::wait_for(site, store, spec.uuid, Goal::Ssh, timeout)?;
+            vm::wait_for(site, store, spec.uuid, Goal::Ssh, Instant::now() + timeout, timeout)?;
         }
         ui.say(format!("started `{}`", spec.name));
         Ok(())

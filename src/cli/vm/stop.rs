@@ -6,7 +6,7 @@ use super::select::Many;
 use crate::cli::for_each;
 use crate::cli::ui::Ui;
 use crate::error::{Error, Result};
-use crate::spec::Intent;
+use crate::spec::{Exit, Intent, Name};
 use crate::store::Record;
 use crate::vm::{self, Site, Stopped};
 
@@ -25,7 +25,7 @@ pub(super) struct How {
     /// Seconds for the guest to shut down
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     timeout: u64,
-    /// Cut the power of a guest that has not shut down in time (at once with --timeout 0)
+    /// Cut the power when the time is over (with `--timeout 0`: at once)
     #[arg(long)]
     force: bool,
 }
@@ -36,6 +36,9 @@ impl Stop {
         let mut records = self.vms.find(&store)?;
         if self.vms.all {
             records.retain(|record| record.state.is_live());
+            if records.is_empty() {
+                ui.say("no VM runs");
+            }
         }
         drop(store);
         // Each on a thread of its own: the guests shut down side by side.
@@ -62,7 +65,7 @@ pub(super) fn stop_one(site: &Site, record: Record, how: &How, intent: Intent, u
     if !(how.force && timeout.is_zero()) {
         match vm::stop(site, &mut store, record, timeout, intent) {
             Ok(Stopped::Ended(exit)) => {
-                ui.say(format!("stopped `{name}`: {exit}"));
+                ui.say(stopped(&name, &exit));
                 return Ok(());
             }
             Ok(Stopped::StillRunning) if !how.force => {
@@ -79,6 +82,15 @@ pub(super) fn stop_one(site: &Site, record: Record, how: &How, intent: Intent, u
         }
     }
     let exit = vm::force_stop(site, &mut store, vm, intent)?;
-    ui.say(format!("stopped `{name}`: {exit}"));
+    ui.say(stopped(&name, &exit));
     Ok(())
+}
+
+/// The reason is worth a word only where it is not the one that was asked for.
+fn stopped(name: &Name, exit: &Exit) -> String {
+    match exit {
+        Exit::Stopped => format!("stopped `{name}`"),
+        Exit::Forced => format!("stopped `{name}` (power cut)"),
+        other => format!("`{name}` has ended: {other}"),
+    }
 }

@@ -16,6 +16,7 @@ pub(crate) struct Wait {
     /// What to wait for
     #[arg(long = "for", value_enum, default_value = "ssh", value_name = "GOAL")]
     goal: For,
+    /// Seconds to wait, for all of them together
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     timeout: u64,
 }
@@ -35,10 +36,16 @@ impl Wait {
             For::Stopped => Goal::Stopped,
             For::Ssh => Goal::Ssh,
         };
-        let until = std::time::Instant::now() + Duration::from_secs(self.timeout);
+        let timeout = Duration::from_secs(self.timeout);
+        let until = std::time::Instant::now() + timeout;
         for_each(self.vms.find(&store)?, ui, |record| {
-            let left = until.saturating_duration_since(std::time::Instant::now());
-            vm::wait_for(site, &store, record.spec.uuid, goal, left)
+            vm::wait_for(site, &store, record.spec.uuid, goal, until, timeout)?;
+            ui.say(match goal {
+                Goal::Running => format!("`{}` runs", record.spec.name),
+                Goal::Stopped => format!("`{}` has stopped", record.spec.name),
+                Goal::Ssh => format!("`{}` answers on ssh", record.spec.name),
+            });
+            Ok(())
         })
     }
 }

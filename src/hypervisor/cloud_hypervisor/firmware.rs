@@ -34,13 +34,15 @@ fn find(named: Option<&Path>, folders: &[&Path]) -> Result<Boot> {
     let places: Vec<PathBuf> =
         [EDK2, RUST].iter().flat_map(|file| folders.iter().map(move |folder| folder.join(file))).collect();
     places.iter().find(|path| path.is_file()).cloned().map(boot).ok_or_else(|| {
-        let tried = places.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", ");
-        Error::failed(format!("no UEFI firmware for cloud-hypervisor was found; looked at {tried}")).hint(HINT)
+        let folders = folders.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        Error::failed("no UEFI firmware for cloud-hypervisor was found")
+            .source(format!("neither {EDK2} nor {RUST} is in one of {folders}"))
+            .hint(HINT)
     })
 }
 
-const HINT: &str = "install Debian's `cloudhv-efi-x86-64` or the file CLOUDHV.fd from \
-    https://github.com/cloud-hypervisor/edk2/releases into /usr/share/cloud-hypervisor, or use `hypervisor = \"qemu\"`";
+const HINT: &str = "install `cloudhv-efi-x86-64` (Debian), put CLOUDHV.fd into /usr/share/cloud-hypervisor, \
+    or set `hypervisor = \"qemu\"`";
 
 fn boot(code: PathBuf) -> Boot {
     Boot::Firmware { code, vars: None }

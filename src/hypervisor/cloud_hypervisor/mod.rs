@@ -64,9 +64,12 @@ impl Driver for CloudHypervisor {
             plan.add_nets.iter().map(|(_, request)| call(request, Some("with the tap's descriptor (SCM_RIGHTS)"))),
         );
         calls.push(call(&boot(), None));
-        let mut argv = vec![launch.program.display().to_string()];
+        let program = launch.program.display().to_string();
+        let mut argv = vec![program.clone()];
         argv.extend(ARGS.map(str::to_owned));
-        Ok(Script { argv, calls })
+        let socket = launch.api_socket();
+        let by_hand = vec![program, ARGS[0].to_owned(), format!("path={}", socket.display())];
+        Ok(Script { argv, by_hand, socket, calls })
     }
 
     async fn launch(&self, launch: Launch<'_>) -> Result<Box<dyn Machine>> {

@@ -208,7 +208,7 @@ impl CloudHypervisorMachine {
                     ExitStatus::Signal(signal) => format!("signal {signal}"),
                 };
                 let error = Error::failed(format!("cloud-hypervisor ended before it could {aim} ({ended})"));
-                match self.log.last_words() {
+                match last_words(&self.log) {
                     Some(lines) => error.source(lines),
                     None => error,
                 }
@@ -262,6 +262,16 @@ fn ready(version: &str, build: &str) -> Result<Version> {
     Ok(version)
 }
 
+/// Its last lines, without the time, thread and place that it puts before each.
+fn last_words(log: &LaunchLog) -> Option<String> {
+    let words = log.last_words()?;
+    let plain = words.lines().map(|line| match line.starts_with("cloud-hypervisor: ") {
+        true => line.split_once(" -- ").map_or(line, |(_, message)| message),
+        false => line,
+    });
+    Some(plain.collect::<Vec<_>>().join("\n"))
+}
+
 /// What is written when a vCPU cannot go on. The events and the exit code are those of a power-off.
 fn tells_of_a_crash(log: &LaunchLog) -> bool {
     let said = log.tail();
@@ -275,7 +285,7 @@ impl Machine for CloudHypervisorMachine {
     }
 
     fn last_words(&self) -> Option<String> {
-        self.log.last_words()
+        last_words(&self.log)
     }
 
     async fn boot(&mut self) -> Result<()> {

@@ -258,6 +258,11 @@ fn in_dir(launch: &Launch<'_>, file: &str) -> Result<String> {
 }
 
 /// A value of an option that is split at commas.
+/// The QMP socket's option where no descriptor can be passed.
+pub(super) fn qmp_by_path(launch: &Launch<'_>) -> Result<String> {
+    Ok(format!("socket,id=qmp,path={},server=on,wait=off", escape(utf8(&launch.api_socket())?)))
+}
+
 fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }

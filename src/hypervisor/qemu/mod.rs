@@ -52,12 +52,25 @@ impl Driver for Qemu {
     fn script(&self, launch: &Launch<'_>) -> Result<Script> {
         let mut words = vec![argv::utf8(launch.program)?.to_owned()];
         words.extend(argv(launch)?);
-        let mut note = format!("descriptor {} is the listening `{}`", argv::QMP_FD, launch.api_socket().display());
+        let mut note =
+            format!("`v` passes descriptor {} for the listening `{}`", argv::QMP_FD, launch.api_socket().display());
         for nic in launch.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Tap { .. })) {
             note.push_str(&format!(", {} the tap `{}`", argv::tap_fd(nic.index), nic.port(launch.spec.number)));
         }
         let call = |request: &str, note| Call { request: request.to_owned(), body: None, note };
-        Ok(Script { argv: words, calls: vec![call(qmp::NEGOTIATE, Some(note)), call(machine::BOOT, None)] })
+        let by_hand = words
+            .iter()
+            .map(|word| match word.starts_with("socket,id=qmp,") {
+                true => argv::qmp_by_path(launch),
+                false => Ok(word.clone()),
+            })
+            .collect::<Result<_>>()?;
+        Ok(Script {
+            argv: words,
+            by_hand,
+            socket: launch.api_socket(),
+            calls: vec![call(qmp::NEGOTIATE, Some(note)), call(machine::BOOT, None)],
+        })
     }
 
     async fn launch(&self, launch: Launch<'_>) -> Result<Box<dyn Machine>> {
