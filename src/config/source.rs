@@ -463,10 +463,10 @@ mod tests {
     fn bad_names() {
         let long = "a".repeat(64);
         let rows = [
-            ("'a/b'", "the name \"a/b\" holds '/'; only a-z, 0-9 and `-` are allowed"),
-            ("\"a\\nb\"", "the name \"a\\nb\" holds '\\n'; only a-z, 0-9 and `-` are allowed"),
+            ("'a/b'", "the name `a/b` holds `/`; only a-z, 0-9 and `-` are allowed"),
+            ("\"a\\nb\"", "the name `a\\nb` holds `\\n`; only a-z, 0-9 and `-` are allowed"),
             (&format!("'{long}'"), &format!("the name `{long}` has 64 characters, and 63 is the most")),
-            ("'Web'", "the name \"Web\" holds 'W'; only a-z, 0-9 and `-` are allowed"),
+            ("'Web'", "the name `Web` holds `W`; only a-z, 0-9 and `-` are allowed"),
             ("'42'", "the name `42` is all digits, which would read as a VM's number"),
             ("''", "a name cannot be empty"),
         ];
