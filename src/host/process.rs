@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
@@ -99,7 +100,7 @@ impl Spawn {
         let child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        Ok(Child { handle: Handle::of(pid)?, pidfd, ours: true })
+        Ok(Child { handle: Handle::of(pid)?, pidfd, ours: true, adopted: false })
     }
 }
 
@@ -141,15 +142,20 @@ pub fn inherited_pipe(number: i32) -> Option<OwnedFd> {
 pub enum ExitStatus {
     Code(i32),
     Signal(i32),
+    /// It has ended, and only its parent could have seen how.
+    Unseen,
 }
 
-/// A child of this process. Dropping it kills it, so that work given up half way leaves no process;
+/// A process that we watch: a child, or one that another process started. Dropping it kills it, so that work given up half way leaves no process;
 /// one that shall outlive us is [left](Child::leave).
 #[derive(Debug)]
 pub struct Child {
     handle: Handle,
     pidfd: OwnedFd,
+    /// It ends with this value.
     ours: bool,
+    /// Its parent is another process, or was.
+    adopted: bool,
 }
 
 impl Drop for Child {
@@ -164,6 +170,19 @@ impl Drop for Child {
 }
 
 impl Child {
+    /// Takes over the watch on a process that another one started; `None` when it is gone. How it
+    /// ends can then not be seen, only that it does.
+    pub fn adopt(handle: Handle) -> io::Result<Option<Self>> {
+        let Some(pid) = Pid::from_raw(handle.pid) else { return Ok(None) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // The pidfd pins the pid: what is alive now under this start time is what it stands for.
+        Ok(handle.is_alive().then_some(Self { handle, pidfd, ours: true, adopted: true }))
+    }
+
     pub fn handle(&self) -> Handle {
         self.handle
     }
@@ -179,6 +198,10 @@ impl Child {
 
     /// The exit status, if it has ended.
     pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        if self.adopted {
+            let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&Timespec::default()))? > 0;
+            return Ok(ended.then_some(ExitStatus::Unseen));
+        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let Some(status) = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)? else {
             return Ok(None);
@@ -286,6 +309,17 @@ mod tests {
         let other = Handle { start_time: me.start_time + 1, ..me };
         assert!(!other.is_alive());
         assert!(!other.signal(Signal::KILL).unwrap());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_adopted_process_is_seen_to_end() {
+        let child = Spawn::new("/bin/sleep").args(["60"]).start().unwrap();
+        let handle = child.handle();
+        let adopted = Child::adopt(handle).unwrap().unwrap();
+        assert_eq!(adopted.try_wait().unwrap(), None);
+        drop(child);
+        assert_eq!(adopted.wait().await.unwrap(), ExitStatus::Unseen);
+        assert!(Child::adopt(handle).unwrap().is_none());
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -9,32 +9,32 @@ use crate::error::{OrFailed, Result};
 const TAIL: u64 = 64 << 10;
 /// As many of its last lines as a person wants to read.
 const LINES: usize = 6;
-/// A log longer than this is put aside (`<name>.1`) before the next process writes to it.
-const LIMIT: u64 = 1 << 20;
-
-/// What one process writes on its standard error: the end of a log that it shares with those
-/// before it.
+/// What one process writes on its standard error. Each has a file of its own; the one of the
+/// process before it is kept beside it (`<name>.1`).
 #[derive(Debug)]
 pub(super) struct LaunchLog {
     path: PathBuf,
-    /// Where this process's own lines begin.
-    start: u64,
 }
 
 impl LaunchLog {
-    /// The log, and the file for a new process to append to.
+    /// A new log, and the file for a new process to write to.
     pub(super) fn open(path: &Path) -> Result<(Self, File)> {
-        let open = || -> io::Result<(u64, File)> {
-            if fs::metadata(path).is_ok_and(|log| log.len() > LIMIT) {
-                let mut old = path.as_os_str().to_owned();
-                old.push(".1");
-                fs::rename(path, old)?;
+        let open = || -> io::Result<File> {
+            let mut old = path.as_os_str().to_owned();
+            old.push(".1");
+            match fs::rename(path, old) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
-            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-            Ok((file.metadata()?.len(), file))
+            OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)
         };
-        let (start, file) = open().or_failed(|| format!("cannot write the log `{}`", path.display()))?;
-        Ok((Self { path: path.to_owned(), start }, file))
+        let file = open().or_failed(|| format!("cannot write the log `{}`", path.display()))?;
+        Ok((Self::of_running(path), file))
+    }
+
+    /// The log of a process that runs already.
+    pub(super) fn of_running(path: &Path) -> Self {
+        Self { path: path.to_owned() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -54,7 +54,7 @@ impl LaunchLog {
         let read = || -> io::Result<Vec<u8>> {
             let mut file = File::open(&self.path)?;
             let end = file.metadata()?.len();
-            file.seek(SeekFrom::Start(self.start.max(end.saturating_sub(TAIL))))?;
+            file.seek(SeekFrom::Start(end.saturating_sub(TAIL)))?;
             let mut bytes = Vec::new();
             file.take(TAIL).read_to_end(&mut bytes)?;
             Ok(bytes)
@@ -76,25 +76,16 @@ mod tests {
         fs::write(&path, "an older one\n").unwrap();
         let (log, mut file) = LaunchLog::open(&path).unwrap();
         assert_eq!(log.last_words(), None);
+        assert_eq!(fs::read_to_string(dir.path().join("launch.log.1")).unwrap(), "an older one\n");
         for number in 1..=8 {
             writeln!(file, "  line {number}\n").unwrap();
         }
-        assert_eq!(log.last_words().unwrap(), "line 3\nline 4\nline 5\nline 6\nline 7\nline 8");
+        let last = "line 3\nline 4\nline 5\nline 6\nline 7\nline 8";
+        assert_eq!(log.last_words().unwrap(), last);
+        assert_eq!(LaunchLog::of_running(&path).last_words().unwrap(), last);
         file.write_all(&vec![b'x'; 100_000]).unwrap();
         assert_eq!(log.last_words().unwrap().len() as u64, TAIL);
-        assert!(fs::read_to_string(&path).unwrap().starts_with("an older one\n"));
         fs::remove_file(path).unwrap();
         assert_eq!(log.last_words(), None, "a log that is gone has no words");
-    }
-
-    #[test]
-    fn a_long_log_is_put_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("launch.log");
-        fs::write(&path, vec![b'x'; LIMIT as usize + 1]).unwrap();
-        let (_, mut file) = LaunchLog::open(&path).unwrap();
-        file.write_all(b"new").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
-        assert!(dir.path().join("launch.log.1").exists());
     }
 }

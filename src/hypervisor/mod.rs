@@ -142,14 +142,21 @@ pub enum MachineEvent {
     Ended(ExitStatus),
 }
 
+/// Who wants to know a process as soon as it is there. An error ends the launch.
+pub type Spawned<'a> = dyn Fn(Handle) -> Result<()> + 'a;
+
 #[async_trait(?Send)]
 pub trait Driver: std::fmt::Debug {
     fn kind(&self) -> HypervisorKind;
     fn capabilities(&self) -> Capabilities;
     /// What `launch` and `boot` will run and send. Pure.
     fn script(&self, launch: &Launch<'_>) -> Result<Script>;
-    /// Starts the process and tells it the VM; the guest does not run yet.
-    async fn launch(&self, launch: Launch<'_>) -> Result<Box<dyn Machine>>;
+    /// Starts the process and tells it the VM; the guest does not run yet. `spawned` is told the
+    /// process the moment it is there, so that a record names it whatever happens next.
+    async fn launch(&self, launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<Box<dyn Machine>>;
+    /// Takes over the process of an earlier [`Driver::launch`] whose supervisor is gone. The guest
+    /// notices nothing; on failure it runs on as before.
+    async fn adopt(&self, launch: Launch<'_>, process: Handle) -> Result<Box<dyn Machine>>;
 }
 
 #[async_trait(?Send)]
@@ -158,6 +165,9 @@ pub trait Machine: std::fmt::Debug {
     /// Runs the guest. Under the launch's deadline; on failure the process is killed and the error
     /// carries the hypervisor's own last words.
     async fn boot(&mut self) -> Result<()>;
+    /// Lets the guest run on without us; dropping the value instead kills the process.
+    fn leave(self: Box<Self>);
+    async fn is_paused(&mut self) -> Result<bool>;
     async fn pause(&mut self) -> Result<()>;
     async fn resume(&mut self) -> Result<()>;
     /// Presses the ACPI power button; what the guest makes of it comes as an event, or never.

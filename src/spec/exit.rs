@@ -29,6 +29,9 @@ pub enum Exit {
     Failed { code: i32, detail: String },
     /// It never came to run; `detail` holds the hypervisor's own last words.
     BootFailed { detail: String },
+    /// The hypervisor ended without a word, and only the supervisor that launched it, gone by then,
+    /// could have seen how.
+    Unseen,
     /// Its supervisor was gone when somebody looked, and so was the hypervisor: unseen.
     Lost,
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Exit {
             Exit::Failed { code, detail } if detail.is_empty() => write!(f, "hypervisor ended with exit code {code}"),
             Exit::Failed { code, detail } => write!(f, "hypervisor ended with exit code {code}: {detail}"),
             Exit::BootFailed { detail } => write!(f, "boot failed: {detail}"),
+            Exit::Unseen => f.write_str("hypervisor ended without a word (its first supervisor was gone)"),
             Exit::Lost => f.write_str("ended while nobody watched (supervisor and hypervisor are gone)"),
         }
     }

@@ -86,8 +86,8 @@ pub(super) async fn boot(
         deadline,
     };
     let start = async {
-        let mut machine = hypervisor::driver(spec.hypervisor).launch(launch).await?;
-        launched(machine.handle(), ssh)?;
+        let driver = hypervisor::driver(spec.hypervisor);
+        let mut machine = driver.launch(launch, &|process| launched(process, ssh)).await?;
         let console = Console::connect(&serial, &console_log).await?;
         machine.boot().await?;
         Ok((machine, console))
@@ -95,8 +95,4 @@ pub(super) async fn boot(
     // Some hypervisors block until their vhost-user sockets are connected: both go on together.
     let ((machine, console), ()) = tokio::try_join!(start, ports.connect(&run, deadline))?;
     Ok(Booted { machine, console, ssh })
-}
-
-pub(super) fn start_failure(error: &Error) -> String {
-    error.chain().join(": ")
 }

@@ -8,14 +8,16 @@
 //!
 //! It holds the VM's lock as long as it lives: whoever can take the lock knows that no supervisor
 //! is there. What was asked (the intent) is recorded before acting, because a hypervisor's end
-//! looks the same whoever caused it. Killing the command that launched it changes nothing; if it is
-//! killed itself, the guest runs on and the record still names its hypervisor.
+//! looks the same whoever caused it. Killing the command that launched it changes nothing. If it is
+//! killed itself, the guest runs on, the record still names its hypervisor, and the next command
+//! that meets the VM launches a new supervisor, which adopts it by pid and start time.
 
 mod boot;
 mod console;
 mod control;
 mod log;
+mod owner;
 mod ports;
-mod run;
+mod watch;
 
-pub use run::supervise;
+pub use owner::supervise;

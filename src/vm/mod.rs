@@ -4,6 +4,7 @@
 //! ```text
 //! create  reserve rows ─► folder ─► disks ─► UEFI variables ─► seed ─► record `stopped`   (steps, each with its undo)
 //! start   launch a supervisor, wait for its word
+//! watch   any command that meets a guest whose supervisor was killed launches a new one
 //! stop    ask the supervisor (control socket), wait for the end
 //! delete  record `deleting` ─► ports ─► folders ─► row
 //! ```
@@ -14,6 +15,7 @@
 pub mod control;
 mod create;
 mod delete;
+mod launch;
 mod observe;
 mod ready;
 mod resolve;
@@ -27,12 +29,13 @@ mod sweep;
 pub use crate::disk::Part;
 pub use create::{Create, create};
 pub use delete::delete;
+pub use launch::{Purpose, READY_FD, Starting};
 pub use observe::{Observed, observe, reconcile};
 pub use ready::{Goal, endpoint, wait_for};
 pub use resolve::{hosts, links, resolve};
 pub use show::{preferred_ssh, show_launch, ssh_forward};
 pub use site::Site;
 pub use site::make_private;
-pub use start::{READY_FD, Starting, start};
+pub use start::start;
 pub use stop::{Stopped, force_stop, pause, resume, stop};
 pub use sweep::sweep;

@@ -1,7 +1,10 @@
 //! What is known of a VM without asking it: the record, and who holds its lock. No hypervisor, no
 //! guest and no switch is called, so one that hangs changes nothing for the others (D5).
 
+use std::time::Duration;
+
 use super::Site;
+use super::launch::{Purpose, Starting, launch};
 use crate::error::{OrFailed, Result};
 use crate::host::Lock;
 use crate::spec::{Event, Exit, State};
@@ -36,10 +39,16 @@ pub(super) fn is_supervised(site: &Site, record: &Record) -> Result<bool> {
     Lock::is_held(&lock).or_failed(|| format!("cannot look at the lock `{}`", lock.display()))
 }
 
-/// Writes down what [`observe`] saw, where the record lags behind: a run whose supervisor and
-/// hypervisor are both gone has ended, unseen.
+/// How long a new supervisor may take to find its way into a running guest.
+const ADOPT: Duration = Duration::from_secs(15);
+
+/// Mends what [`observe`] saw: a guest that nobody watches gets a new supervisor, and a run whose
+/// supervisor and hypervisor are both gone is recorded as ended, unseen.
 pub fn reconcile(site: &Site, store: &mut Store, record: Record) -> Result<Observed> {
     let observed = observe(site, record)?;
+    if observed.unwatched {
+        return adopt(site, store, observed);
+    }
     if observed.state == observed.record.state {
         return Ok(observed);
     }
@@ -56,4 +65,17 @@ pub fn reconcile(site: &Site, store: &mut Store, record: Record) -> Result<Obser
         Ok(record.clone())
     })?;
     observe(site, record)
+}
+
+/// What is seen once a new supervisor watches. One that cannot (its hypervisor hangs) changes
+/// nothing: the guest goes on unwatched, and can still be ended.
+fn adopt(site: &Site, store: &Store, unwatched: Observed) -> Result<Observed> {
+    let spec = &unwatched.record.spec;
+    if let Err(error) = launch(site, spec, Purpose::Adopt, ADOPT).and_then(Starting::wait) {
+        tracing::warn!(vm = %spec.name, error = %error.chain().join(": "), "nobody can watch over it");
+    }
+    match store.get(spec.uuid)? {
+        Some(record) => observe(site, record),
+        None => Ok(unwatched),
+    }
 }

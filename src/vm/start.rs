@@ -1,28 +1,10 @@
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use super::control::Failure;
+use super::launch::{Purpose, Starting, launch};
 use super::{Site, reconcile};
-use crate::error::{Error, OrFailed, Result};
-use crate::host::{Mode, Spawn};
-use crate::spec::{Event, Name};
+use crate::error::{Error, Result};
+use crate::spec::Event;
 use crate::store::{Record, Store};
-
-/// The descriptor on which a supervisor says that the VM runs, or why not.
-pub const READY_FD: i32 = 3;
-
-/// A start under way: the supervisor is launched, its word awaited.
-#[derive(Debug)]
-pub struct Starting {
-    name: Name,
-    ready: File,
-    deadline: Instant,
-}
 
 /// Launches the VM's supervisor. Several can be under way at once; [`Starting::wait`] ends each.
 pub fn start(site: &Site, store: &mut Store, record: Record, deadline: Duration) -> Result<Starting> {
@@ -32,77 +14,9 @@ pub fn start(site: &Site, store: &mut Store, record: Record, deadline: Duration)
     observed.state.after(&Event::Start).map_err(|refusal| {
         let error = Error::refused(format!("cannot start `{}`: {refusal}", spec.name));
         match observed.unwatched {
-            true => error.hint(format!("its supervisor was killed; `v vm stop --force {}` ends it", spec.name)),
+            true => error.hint(format!("nobody can watch over it; `v vm stop --force {}` ends it", spec.name)),
             false => error,
         }
     })?;
-    let failed = || format!("cannot launch the supervisor of `{}`", spec.name);
-    let (ready, word) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_failed(failed)?;
-    let log = append(&site.supervisor_log(spec.uuid)).or_failed(failed)?;
-    let program = std::env::current_exe().or_failed(failed)?;
-    Spawn::new(program)
-        .args(arguments(site, &spec.uuid.to_string(), deadline))
-        .keep_env()
-        .log(log)
-        .fd(word, READY_FD)
-        .start()
-        .or_failed(failed)?
-        .leave();
-    Ok(Starting {
-        name: spec.name.clone(),
-        ready: File::from(ready),
-        // Its own deadlines come first: this one only catches a supervisor that hangs.
-        deadline: Instant::now() + deadline * 2 + Duration::from_secs(10),
-    })
-}
-
-fn arguments(site: &Site, uuid: &str, deadline: Duration) -> Vec<OsString> {
-    let mut args = Vec::new();
-    if site.dirs.mode == Mode::Rooted
-        && let Some(root) = site.dirs.config.parent().and_then(|etc| etc.parent())
-    {
-        args.push("--root".into());
-        args.push(root.into());
-    }
-    args.extend(["supervise".into(), uuid.into(), "--deadline".into(), deadline.as_secs().max(1).to_string().into()]);
-    args
-}
-
-fn append(path: &std::path::Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
-}
-
-impl Starting {
-    /// Waits until the VM runs. The error is the supervisor's own.
-    pub fn wait(mut self) -> Result<()> {
-        let failed = || format!("cannot start `{}`", self.name);
-        let mut word = Vec::new();
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&self.ready, PollFlags::IN)], Some(&timeout)) {
-                Ok(0) => {
-                    return Err(Error::failed(failed()).source(Error::failed("its supervisor does not answer")));
-                }
-                Ok(_) => {}
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(Error::failed(failed()).source(error)),
-            }
-            let mut chunk = [0; 4096];
-            let read = self.ready.read(&mut chunk).or_failed(failed)?;
-            word.extend_from_slice(&chunk[..read]);
-            if read == 0 || word.ends_with(b"\n") {
-                break;
-            }
-        }
-        if word.is_empty() {
-            return Err(Error::failed(failed())
-                .source(Error::failed("its supervisor ended without a word"))
-                .hint(format!("its log: `v vm log --supervisor {}`", self.name)));
-        }
-        match serde_json::from_slice::<Option<Failure>>(&word).or_failed(failed)? {
-            None => Ok(()),
-            Some(failure) => Err(Error::from(failure)),
-        }
-    }
+    launch(site, spec, Purpose::Start, deadline)
 }

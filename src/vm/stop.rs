@@ -71,7 +71,7 @@ fn ask(
         Some(reply) => Ok(reply),
         None => Err(Error::refused(failed())
             .source(Error::failed("no supervisor watches it"))
-            .hint(format!("its supervisor was killed; `v vm stop --force {}` ends it", spec.name))),
+            .hint(format!("its hypervisor does not answer; `v vm stop --force {}` ends it", spec.name))),
     }
 }
 

@@ -75,6 +75,14 @@ fn an_ordinary_user_reaches_a_guest() -> Outcome {
     let address = world.row("guest")["address"].as_str().expect("an address").to_owned();
     assert!(address.starts_with("127.0.0.1:"), "ssh is forwarded: {address}");
 
+    // Its supervisor is killed: the guest notices nothing, and the next command watches over it again.
+    let pid = world.info("guest")["supervisor_pid"].as_i64().expect("a pid");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill -9");
+    eventually("it is seen", Duration::from_secs(10), || world.row("guest")["unwatched"] == true);
+    assert_eq!(said("hostname"), "guest");
+    assert_eq!(world.row("guest")["unwatched"], false);
+
     // The power button: the guest shuts down in order, and its journal says so.
     world.v(["vm", "stop", "guest", "--timeout", "120"]).ok();
     assert_eq!(world.row("guest")["last_exit"]["reason"], "stopped");

@@ -20,7 +20,9 @@ pub const TESTS: &[(&str, Test)] = &[
     ("restart", restart),
     ("the_console", the_console),
     ("term_is_an_orderly_stop", term_is_an_orderly_stop),
-    ("a_killed_supervisor_leaves_the_guest", a_killed_supervisor_leaves_the_guest),
+    ("a_killed_supervisor_is_replaced", a_killed_supervisor_is_replaced),
+    ("the_end_of_an_adopted_guest_is_seen", the_end_of_an_adopted_guest_is_seen),
+    ("a_supervisor_killed_while_starting_leaves_nothing", a_supervisor_killed_while_starting_leaves_nothing),
     ("show_launch_is_what_runs", show_launch_is_what_runs),
     ("a_vhost_port_lives_with_its_vm", a_vhost_port_lives_with_its_vm),
     ("a_tap_is_handed_over", a_tap_is_handed_over),
@@ -200,26 +202,124 @@ fn term_is_an_orderly_stop(stage: &Stage) -> Outcome {
     Ok(())
 }
 
-fn a_killed_supervisor_leaves_the_guest(stage: &Stage) -> Outcome {
-    let world = &stage.world;
-    stage.create("button", "orphan");
-    stage.start("orphan");
-    let hypervisor = stage.pid("orphan", "hypervisor_pid");
-    kill(stage.pid("orphan", "supervisor_pid"), Signal::KILL);
-    eventually("it is seen", LIMIT, || world.row("orphan")["unwatched"] == true);
+/// Kills the supervisor, and waits until that is seen.
+fn orphan(stage: &Stage, name: &str) -> i32 {
+    let hypervisor = stage.pid(name, "hypervisor_pid");
+    kill(stage.pid(name, "supervisor_pid"), Signal::KILL);
+    eventually("it is seen", LIMIT, || stage.world.row(name)["unwatched"] == true);
     assert!(alive(hypervisor), "the guest runs on");
-    assert_eq!(world.state_of("orphan"), "running");
-    world.v(["vm", "start", "orphan"]).fails(4, &["already running"]);
-    world.v(["vm", "stop", "orphan"]).fails(4, &["no supervisor", "--force"]);
-    world.v(["vm", "stop", "--force", "orphan"]).ok();
+    assert_eq!(stage.world.state_of(name), "running");
+    hypervisor
+}
+
+fn a_killed_supervisor_is_replaced(stage: &Stage) -> Outcome {
+    let world = &stage.world;
+    stage.create("echo", "a");
+    stage.start("a");
+    eventually("the guest writes", LIMIT, || stage.log("a").contains("virshle payload"));
+    let since = world.row("a")["up_since"].clone();
+    let hypervisor = orphan(stage, "a");
+    // Any command that touches it brings a new one, and does its work.
+    world.v(["vm", "pause", "a"]).ok();
+    assert_eq!(world.state_of("a"), "paused");
+    assert_eq!(world.row("a")["unwatched"], false);
+    assert_eq!(stage.pid("a", "hypervisor_pid"), hypervisor, "the same guest");
+    assert_eq!(world.row("a")["up_since"], since);
+    world.v(["vm", "resume", "a"]).ok();
+    // The console is logged and served again.
+    let mut command = world.command(["vm", "console", "a"]);
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("v starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(b"again?").expect("it is typed");
+    eventually("it arrives", LIMIT, || stage.log("a").contains("again?"));
+    stdin.write_all(b"\x1d").expect("the key");
+    child.wait().expect("v ends");
+    assert_eq!(stage.log("a").matches("virshle payload").count(), 1, "nothing is logged twice");
+    // A start of it is refused, and its supervisor is back all the same.
+    orphan(stage, "a");
+    world.v(["vm", "start", "a"]).fails(4, &["already running"]);
+    assert_eq!(world.row("a")["unwatched"], false);
+    orphan(stage, "a");
+    world.v(["vm", "stop", "a"]).ok();
+    let row = world.row("a");
+    assert_eq!((&row["state"], &row["last_exit"]["reason"]), (&"stopped".into(), &"stopped".into()));
+    assert!(!alive(hypervisor));
+
+    // Many commands at once: one new supervisor, and all are answered.
+    stage.start("a");
+    orphan(stage, "a");
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = world.command(["vm", "start", "a"]);
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().expect("v starts")
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().expect("v ends");
+        assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(world.row("a")["unwatched"], false);
+    world.v(["vm", "delete", "--force", "a"]).ok();
+    world.assert_empty();
+    Ok(())
+}
+
+fn the_end_of_an_adopted_guest_is_seen(stage: &Stage) -> Outcome {
+    let world = &stage.world;
+    stage.create("button", "a");
+    stage.start("a");
+    let hypervisor = orphan(stage, "a");
+    world.v(["vm", "start", "a"]).fails(4, &["already running"]);
+    kill(hypervisor, Signal::KILL);
+    eventually("it is seen", LIMIT, || world.state_of("a") == "crashed");
+    assert_eq!(world.row("a")["last_exit"]["reason"], "unseen");
+    // Both gone: found by the next look, recorded by the next command.
+    stage.start("a");
+    let hypervisor = stage.pid("a", "hypervisor_pid");
+    kill(stage.pid("a", "supervisor_pid"), Signal::KILL);
+    kill(hypervisor, Signal::KILL);
+    eventually("ls knows", LIMIT, || world.state_of("a") == "crashed");
+    stage.start("a");
+    assert_eq!(world.state_of("a"), "running");
+    // What hangs cannot be adopted, and can still be ended.
+    let hypervisor = orphan(stage, "a");
+    kill(hypervisor, Signal::STOP);
+    let began = std::time::Instant::now();
+    world.v(["vm", "ls"]).ok();
+    assert!(began.elapsed() < Duration::from_secs(5), "a list waits for nobody");
+    world.v(["vm", "stop", "--force", "--timeout", "0", "a"]).ok();
     eventually("it is ended", LIMIT, || !alive(hypervisor));
-    assert_eq!(world.state_of("orphan"), "stopped");
-    stage.start("orphan");
-    kill(stage.pid("orphan", "supervisor_pid"), Signal::KILL);
-    kill(stage.pid("orphan", "hypervisor_pid"), Signal::KILL);
-    eventually("ls knows", LIMIT, || world.state_of("orphan") == "crashed");
-    stage.start("orphan");
-    assert_eq!(world.state_of("orphan"), "running");
+    assert_eq!(world.state_of("a"), "stopped");
+    Ok(())
+}
+
+fn a_supervisor_killed_while_starting_leaves_nothing(stage: &Stage) -> Outcome {
+    let world = &stage.world;
+    stage.create("button", "a");
+    let pid = world.dir().join("pid");
+    let config = fs::read_to_string(world.config_file()).expect("the config");
+    let hanging = world.file("hanging", format!("#!/bin/sh\necho $$ > {}\nexec sleep 600\n", pid.display()));
+    fs::set_permissions(&hanging, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it may run");
+    world.config(&config.replace(&format!("program = {:?}", stage.program), &format!("program = {hanging:?}")));
+    let mut command = world.command(["vm", "start", "a"]);
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("v starts");
+    eventually("it is starting", LIMIT, || world.state_of("a") == "starting" && pid.exists());
+    kill(stage.pid("a", "supervisor_pid"), Signal::KILL);
+    child.wait().expect("v ends");
+    let hanging: i32 = fs::read_to_string(&pid).expect("it ran").trim().parse().expect("a pid");
+    assert_eq!(stage.pid("a", "hypervisor_pid"), hanging, "it is known from the beginning");
+    world.config(&config);
+    world.v(["vm", "start", "a"]).ok();
+    assert_eq!(world.state_of("a"), "running");
+    assert!(!alive(hanging), "what was begun is ended");
+    world.v(["vm", "delete", "--force", "a"]).ok();
+    world.assert_empty();
     Ok(())
 }
 

@@ -28,8 +28,9 @@ const SIZE: u8 = 0x1e;
 
 impl Console {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        let store = site.store()?;
-        let observed = vm::observe(site, self.vm.find(&store)?)?;
+        let mut store = site.store()?;
+        let record = self.vm.find(&store)?;
+        let observed = vm::reconcile(site, &mut store, record)?;
         let spec = &observed.record.spec;
         if !observed.state.is_live() {
             return Err(Error::refused(format!("cannot attach to `{}`: it is {}", spec.name, observed.state))
@@ -37,7 +38,7 @@ impl Console {
         }
         if observed.unwatched {
             return Err(Error::refused(format!("cannot attach to `{}`: nobody watches it", spec.name))
-                .hint(format!("its supervisor was killed; `v vm stop --force {}` ends it", spec.name)));
+                .hint(format!("its hypervisor does not answer; `v vm stop --force {}` ends it", spec.name)));
         }
         let stream = UnixStream::connect(site.console_socket(spec.uuid))
             .or_failed(|| format!("cannot attach to `{}`", spec.name))?;

@@ -31,8 +31,9 @@ pub(crate) struct Ssh {
 
 impl Ssh {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        let store = site.store()?;
-        let observed = vm::observe(site, store.find(&self.vm)?)?;
+        let mut store = site.store()?;
+        let record = store.find(&self.vm)?;
+        let observed = vm::reconcile(site, &mut store, record)?;
         let spec = &observed.record.spec;
         if !matches!(observed.state, State::Running | State::Stopping) {
             let error = Error::refused(format!("cannot log in to `{}`: it is {}", spec.name, observed.state));

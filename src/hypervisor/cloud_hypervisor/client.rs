@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::config::Ping;
+use super::config::{Info, Ping};
 use super::descriptor::WithDescriptor;
 
 /// More than any reply we read needs.
@@ -126,6 +126,13 @@ impl Client {
 
     pub(super) async fn ping(&self) -> Result<Ping, CallError> {
         let request = Request::get("vmm.ping");
+        let reply = self.call(&request).await?;
+        serde_json::from_slice(&reply)
+            .map_err(|source| CallError::Answer { route: request.route, source: source.into() })
+    }
+
+    pub(super) async fn info(&self) -> Result<Info, CallError> {
+        let request = Request::get("vm.info");
         let reply = self.call(&request).await?;
         serde_json::from_slice(&reply)
             .map_err(|source| CallError::Answer { route: request.route, source: source.into() })

@@ -215,6 +215,12 @@ fn text(path: &Path) -> Result<String> {
     Ok(text.to_owned())
 }
 
+/// The part of the reply to `vm.info` that is read: `Created`, `Running`, `Paused`, …
+#[derive(Debug, Deserialize)]
+pub(super) struct Info {
+    pub(super) state: String,
+}
+
 /// The reply to `vmm.ping`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Ping {

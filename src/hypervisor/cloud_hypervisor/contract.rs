@@ -93,7 +93,7 @@ impl Bench {
 
     async fn start(&self, spec: &VmSpec, deadline: Duration) -> Result<Box<dyn Machine>> {
         let run = self.run(spec);
-        CloudHypervisor.launch(self.launch(spec, &run, &run.join("launch.log"), deadline)).await
+        CloudHypervisor.launch(self.launch(spec, &run, &run.join("launch.log"), deadline), &|_| Ok(())).await
     }
 
     /// Launched, its console connected, booted.
@@ -347,7 +347,7 @@ async fn tap(bench: &Bench) {
     fs::create_dir(&run).unwrap();
     let mut launch = bench.launch(&spec, &run, &log, SOON);
     launch.taps.push(Tap { nic: 0, fd: OwnedFd::from(fs::File::open("/dev/null").unwrap()), offload: true });
-    let mut machine = CloudHypervisor.launch(launch).await.unwrap();
+    let mut machine = CloudHypervisor.launch(launch, &|_| Ok(())).await.unwrap();
     let net = &info(&run).await["config"]["net"][0];
     assert_eq!(net["id"], "net0");
     assert_eq!(net["mac"], spec.nics[0].mac.to_string());
@@ -461,7 +461,7 @@ fn a_program_that_is_not_there_and_a_path_that_is_too_long() {
     let run = bench.dir.path().join("x".repeat(100));
     let log = run.join("launch.log");
     let launch = bench.launch(&spec, &run, &log, SOON);
-    let error = runtime.block_on(CloudHypervisor.launch(launch)).unwrap_err();
+    let error = runtime.block_on(CloudHypervisor.launch(launch, &|_| Ok(()))).unwrap_err();
     assert!(error.message().contains("107 is the most"), "{error}");
 }
 

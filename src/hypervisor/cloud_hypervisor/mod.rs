@@ -30,8 +30,9 @@ pub use version::{Version, version};
 
 use async_trait::async_trait;
 
-use super::{Call, Capabilities, Driver, Launch, Machine, Script};
+use super::{Call, Capabilities, Driver, Launch, Machine, Script, Spawned};
 use crate::error::{OrFailed, Result};
+use crate::host::Handle;
 use crate::spec::{HypervisorKind, Link};
 use client::Request;
 use config::{Net, VmConfig};
@@ -72,8 +73,12 @@ impl Driver for CloudHypervisor {
         Ok(Script { argv, by_hand, socket, calls })
     }
 
-    async fn launch(&self, launch: Launch<'_>) -> Result<Box<dyn Machine>> {
-        Ok(Box::new(process::launch(launch).await?))
+    async fn launch(&self, launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<Box<dyn Machine>> {
+        Ok(Box::new(process::launch(launch, spawned).await?))
+    }
+
+    async fn adopt(&self, launch: Launch<'_>, process: Handle) -> Result<Box<dyn Machine>> {
+        Ok(Box::new(process::adopt(&launch, process).await?))
     }
 }
 

@@ -6,13 +6,14 @@ use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
-use tokio::net::UnixStream;
+use tokio::net::unix::pipe::{self, Receiver};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{CallError, Client, Request};
@@ -21,7 +22,7 @@ use super::{API_FD, ARGS, EVENTS_FD, Plan, Version, boot};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle, Spawn};
 use crate::hypervisor::launch_log::LaunchLog;
-use crate::hypervisor::{Launch, Machine, MachineEvent};
+use crate::hypervisor::{Launch, Machine, MachineEvent, Spawned};
 use crate::spec::Link;
 
 /// For calls that only flip a switch.
@@ -36,13 +37,14 @@ const KILLED: Duration = Duration::from_secs(10);
 const MAX_SOCKET_PATH: usize = 107;
 
 /// Starts the process and tells it the VM. Dropped midway it kills the process.
-pub(super) async fn launch(launch: Launch<'_>) -> Result<CloudHypervisorMachine> {
+pub(super) async fn launch(launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<CloudHypervisorMachine> {
     // What can be refused is refused before anything is started.
     Plan::of(&launch, Version::CURRENT)?;
     check_socket_paths(&launch)?;
     let deadline = Instant::now() + launch.deadline;
 
     let mut machine = start(&launch)?;
+    spawned(machine.child.handle())?;
     machine.describe(launch, deadline).await?;
     Ok(machine)
 }
@@ -66,15 +68,13 @@ fn start(launch: &Launch<'_>) -> Result<CloudHypervisorMachine> {
     let cannot_start = || format!("cannot start `{}`", program.display());
     let socket = launch.api_socket();
     let listener = listen(&socket).or_failed(|| format!("cannot listen on `{}`", socket.display()))?;
-    let (events, their_events) = StdUnixStream::pair().or_failed(cannot_start)?;
-    events.set_nonblocking(true).or_failed(cannot_start)?;
-    let events = UnixStream::from_std(events).or_failed(cannot_start)?;
+    let (events, their_events) = event_pipe(&launch.run.join(EVENTS)).or_failed(cannot_start)?;
     let (log, log_file) = LaunchLog::open(launch.log)?;
 
     let child = Spawn::new(program)
         .args(ARGS)
         .fd(OwnedFd::from(listener), API_FD)
-        .fd(OwnedFd::from(their_events), EVENTS_FD)
+        .fd(their_events, EVENTS_FD)
         .log(log_file)
         .detached()
         .start()
@@ -99,6 +99,45 @@ fn start(launch: &Launch<'_>) -> Result<CloudHypervisorMachine> {
     })
 }
 
+/// A named pipe for the events. The process holds both its ends, so that what it tells while no
+/// supervisor is there waits for the next one.
+fn event_pipe(path: &Path) -> io::Result<(Receiver, OwnedFd)> {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+    let theirs = fs::OpenOptions::new().read(true).write(true).open(path)?;
+    Ok((pipe::OpenOptions::new().open_receiver(path)?, theirs.into()))
+}
+
+/// Takes over a process that an earlier supervisor launched.
+pub(super) async fn adopt(launch: &Launch<'_>, process: Handle) -> Result<CloudHypervisorMachine> {
+    let failed = || format!("cannot watch process {}", process.pid);
+    let child =
+        Child::adopt(process).or_failed(failed)?.ok_or_else(|| Error::failed(failed()).source("it has ended"))?;
+    let events = pipe::OpenOptions::new().open_receiver(launch.run.join(EVENTS)).or_failed(failed);
+    let machine = CloudHypervisorMachine {
+        child,
+        client: Client::new(launch.api_socket()),
+        events: None,
+        decoder: Decoder::default(),
+        pending: VecDeque::new(),
+        ended: None,
+        log: LaunchLog::of_running(launch.log),
+        boot_deadline: launch.deadline,
+        waits_for_switch: launch.spec.needs_shared_memory(),
+    };
+    match (events, timeout(CALL.min(launch.deadline), machine.client.ping()).await) {
+        (Ok(events), Ok(Ok(_))) => Ok(CloudHypervisorMachine { events: Some(events), ..machine }),
+        (events, answer) => {
+            // It is not ours to end: the guest may be well.
+            machine.child.leave();
+            Err(match (events, answer) {
+                (Err(error), _) => error,
+                (_, Ok(Err(cause))) => Error::failed("cloud-hypervisor does not answer").source(cause),
+                _ => Error::failed("cloud-hypervisor does not answer"),
+            })
+        }
+    }
+}
+
 /// Bound and listening before the process is there: the first call queues instead of being retried.
 fn listen(socket: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(socket)?;
@@ -111,7 +150,7 @@ pub(super) struct CloudHypervisorMachine {
     child: Child,
     client: Client,
     /// `None` once the other end is closed.
-    events: Option<UnixStream>,
+    events: Option<Receiver>,
     decoder: Decoder,
     /// Decoded and not yet told.
     pending: VecDeque<MachineEvent>,
@@ -206,6 +245,7 @@ impl CloudHypervisorMachine {
                     ExitStatus::Code(code) => format!("exit code {code}"),
                     ExitStatus::Signal(31) => "SIGSYS: a system call its seccomp filter forbids".to_owned(),
                     ExitStatus::Signal(signal) => format!("signal {signal}"),
+                    ExitStatus::Unseen => "unseen".to_owned(),
                 };
                 let error = Error::failed(format!("cloud-hypervisor ended before it could {aim} ({ended})"));
                 match last_words(&self.log) {
@@ -251,6 +291,8 @@ impl CloudHypervisorMachine {
 }
 
 const BOOT: &str = "boot the VM";
+/// The pipe's name in the runtime folder.
+const EVENTS: &str = "events";
 /// What the program's other errors end with; for a vCPU that failed it says 0.
 const CRASHED: ExitStatus = ExitStatus::Code(1);
 
@@ -297,6 +339,18 @@ impl Machine for CloudHypervisorMachine {
         }
     }
 
+    fn leave(self: Box<Self>) {
+        self.child.leave();
+    }
+
+    async fn is_paused(&mut self) -> Result<bool> {
+        let failed = || "cloud-hypervisor could not say how the VM is".to_owned();
+        match timeout(CALL, self.client.info()).await {
+            Ok(info) => Ok(info.or_failed(failed)?.state == "Paused"),
+            Err(_) => Err(Error::failed(failed()).source(format!("no answer in {} s", CALL.as_secs()))),
+        }
+    }
+
     async fn pause(&mut self) -> Result<()> {
         self.ask("vm.pause", "pause the VM").await
     }
@@ -337,7 +391,7 @@ impl Machine for CloudHypervisorMachine {
                 Some(status) => {
                     self.drain_events();
                     self.ended = Some(match status {
-                        Ok(ExitStatus::Code(0)) if tells_of_a_crash(&self.log) => CRASHED,
+                        Ok(ExitStatus::Code(0) | ExitStatus::Unseen) if tells_of_a_crash(&self.log) => CRASHED,
                         Ok(status) => status,
                         // Only when somebody else took the status.
                         Err(_) => ExitStatus::Code(-1),

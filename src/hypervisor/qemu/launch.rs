@@ -15,12 +15,12 @@ use super::qmp::{Qmp, QmpError};
 use super::remedy::explain;
 use super::version::version;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{Child, ExitStatus, Spawn};
-use crate::hypervisor::Launch;
+use crate::host::{Child, ExitStatus, Handle, Spawn};
 use crate::hypervisor::launch_log::LaunchLog;
+use crate::hypervisor::{Launch, Spawned};
 use crate::spec::{Link, Nic};
 
-pub(super) async fn launch(mut launch: Launch<'_>) -> Result<QemuMachine> {
+pub(super) async fn launch(mut launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<QemuMachine> {
     let args = argv::argv(&launch)?;
     let fds = descriptors(&mut launch)?;
     let (listener, stream) = qmp_socket(&launch).await?;
@@ -35,6 +35,7 @@ pub(super) async fn launch(mut launch: Launch<'_>) -> Result<QemuMachine> {
             .source(source)
             .hint("is QEMU installed? `v doctor` looks for it")
     })?;
+    spawned(child.handle())?;
 
     let mut qmp = Qmp::new(stream);
     let greeted = tokio::select! {
@@ -53,6 +54,28 @@ pub(super) async fn launch(mut launch: Launch<'_>) -> Result<QemuMachine> {
         return Err(explain(&log, error));
     }
     Ok(QemuMachine::new(child, qmp, log, launch.deadline))
+}
+
+/// Takes over a QEMU that an earlier supervisor launched: it listens for the next client of its QMP
+/// socket by itself.
+pub(super) async fn adopt(launch: &Launch<'_>, process: Handle) -> Result<QemuMachine> {
+    let failed = || format!("cannot watch QEMU (process {})", process.pid);
+    let child =
+        Child::adopt(process).or_failed(failed)?.ok_or_else(|| Error::failed(failed()).source("it has ended"))?;
+    let greeted = async {
+        let stream = UnixStream::connect(launch.api_socket()).await.or_failed(failed)?;
+        let mut qmp = Qmp::new(stream);
+        qmp.handshake(launch.deadline).await.or_failed(failed)?;
+        Ok(qmp)
+    };
+    match timeout(launch.deadline, greeted).await.unwrap_or_else(|_| Err(silent(launch))) {
+        Ok(qmp) => Ok(QemuMachine::adopted(child, qmp, LaunchLog::of_running(launch.log), launch.deadline)),
+        Err(error) => {
+            // It is not ours to end: the guest may be well.
+            child.leave();
+            Err(error)
+        }
+    }
 }
 
 /// The taps under their numbers. Each tap NIC must have one.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::qmp::{Qmp, QmpError, QmpEvent};
 use super::remedy::explain;
-use crate::error::{Error, Result};
+use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle};
 use crate::hypervisor::launch_log::LaunchLog;
 use crate::hypervisor::{Machine, MachineEvent};
@@ -41,6 +41,11 @@ pub(super) struct QemuMachine {
 impl QemuMachine {
     pub(super) fn new(child: Child, qmp: Qmp, log: LaunchLog, deadline: Duration) -> Self {
         Self { child, qmp, log, deadline, booted: false, ended: None }
+    }
+
+    /// One that has booted long ago.
+    pub(super) fn adopted(child: Child, qmp: Qmp, log: LaunchLog, deadline: Duration) -> Self {
+        Self { booted: true, ..Self::new(child, qmp, log, deadline) }
     }
 
     async fn call(&mut self, command: &str) -> Result<()> {
@@ -108,6 +113,15 @@ impl Machine for QemuMachine {
         };
         put_down(&self.child).await?;
         Err(explain(&self.log, error))
+    }
+
+    fn leave(self: Box<Self>) {
+        self.child.leave();
+    }
+
+    async fn is_paused(&mut self) -> Result<bool> {
+        let status = self.qmp.execute("query-status", None, CALL).await;
+        Ok(status.or_failed(|| "QEMU could not say how the VM is".to_owned())?["status"] == "paused")
     }
 
     async fn pause(&mut self) -> Result<()> {
@@ -190,5 +204,6 @@ pub(super) fn ended_text(status: ExitStatus) -> String {
     match status {
         ExitStatus::Code(code) => format!("exit code {code}"),
         ExitStatus::Signal(signal) => format!("signal {signal}"),
+        ExitStatus::Unseen => "unseen".to_owned(),
     }
 }

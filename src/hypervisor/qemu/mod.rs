@@ -32,8 +32,9 @@ pub use argv::argv;
 pub use firmware::firmware;
 pub use version::{Version, version};
 
-use super::{Call, Capabilities, Driver, Launch, Machine, Script};
+use super::{Call, Capabilities, Driver, Launch, Machine, Script, Spawned};
 use crate::error::Result;
+use crate::host::Handle;
 use crate::spec::{HypervisorKind, Link};
 
 #[derive(Debug)]
@@ -73,7 +74,11 @@ impl Driver for Qemu {
         })
     }
 
-    async fn launch(&self, launch: Launch<'_>) -> Result<Box<dyn Machine>> {
-        Ok(Box::new(launch::launch(launch).await?))
+    async fn launch(&self, launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<Box<dyn Machine>> {
+        Ok(Box::new(launch::launch(launch, spawned).await?))
+    }
+
+    async fn adopt(&self, launch: Launch<'_>, process: Handle) -> Result<Box<dyn Machine>> {
+        Ok(Box::new(launch::adopt(&launch, process).await?))
     }
 }

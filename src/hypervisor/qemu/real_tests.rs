@@ -57,7 +57,7 @@ impl Bench {
 
     async fn launch(&self, spec: &VmSpec) -> Result<Box<dyn Machine>, Error> {
         let (run, log) = (self.path("r,n"), self.path("launch.log"));
-        Qemu.launch(self.plan(spec, &run, &log)).await
+        Qemu.launch(self.plan(spec, &run, &log), &|_| Ok(())).await
     }
 
     fn plan<'a>(&'a self, spec: &'a VmSpec, run: &'a Path, log: &'a Path) -> Launch<'a> {
