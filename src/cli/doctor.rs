@@ -172,17 +172,15 @@ fn firmware(add: &mut Add<'_>, what: &'static str, found: Result<Boot>) {
 
 fn open_vswitch(add: &mut Add<'_>, ovs: &Ovs) {
     match ovs.version() {
-        Ok(version) => match ovs.dpdk_initialized() {
-            Ok(true) => add("open vswitch", Health::Ok, format!("{version}, with DPDK"), None),
-            Ok(false) => add(
+        Ok(version) => match ovs.dpdk().map(|dpdk| dpdk.hint(ovs)) {
+            Ok(None) => add("open vswitch", Health::Ok, format!("{version}, with DPDK"), None),
+            Ok(Some(hint)) => add(
                 "open vswitch",
                 Health::Optional,
                 format!("{version}, without DPDK: tap works, vhost does not"),
-                Some(
-                    "install openvswitch-switch-dpdk and set `ovs-vsctl set Open_vSwitch . other_config:dpdk-init=true`",
-                ),
+                Some(&hint),
             ),
-            Err(error) => add("open vswitch", Health::Optional, error.chain().join(": "), error.hint_text()),
+            Err(error) => add("open vswitch", Health::Optional, error.message().to_owned(), error.hint_text()),
         },
         Err(error) => add("open vswitch", Health::Optional, error.message().to_owned(), error.hint_text()),
     }

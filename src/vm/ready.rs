@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Observed, Site, observe};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::spec::State;
+use crate::spec::{Link, State, VmSpec};
 use crate::store::{Record, Store};
 
 /// What to wait for.
@@ -49,8 +49,12 @@ pub fn wait_for(site: &Site, store: &Store, vm: Uuid, goal: Goal, until: Instant
                 Goal::Stopped => "has not stopped",
                 Goal::Ssh => "does not answer on ssh",
             };
+            let hint = match goal {
+                Goal::Ssh => dead_link(site, &observed.record.spec),
+                _ => None,
+            };
             return Err(Error::failed(format!("`{name}` {awaited} after {} s", timeout.as_secs()))
-                .hint(format!("look at its console with `v vm log {name}`")));
+                .hint(hint.unwrap_or_else(|| format!("look at its console with `v vm log {name}`"))));
         }
         host::pause(POLL);
     }
@@ -75,6 +79,20 @@ fn reached(observed: &Observed, goal: Goal) -> Result<bool> {
         }
         _ => Ok(false),
     }
+}
+
+/// A vhost-user port can be connected and yet be dead: the switch fails to serve it only once the
+/// guest's driver is there, and says so in its log alone.
+fn dead_link(site: &Site, spec: &VmSpec) -> Option<String> {
+    let ovs = site.ovs(&site.config().ok()?);
+    let vhost = spec.nics.iter().filter(|nic| matches!(nic.link, Link::Vhost { .. }));
+    let down = vhost
+        .map(|nic| nic.port(spec.number))
+        .find(|port| ovs.port_state(port).is_ok_and(|state| state.is_some_and(|state| state.link_up == Some(false))))?;
+    Some(format!(
+        "the link of its port `{down}` is down: the log of `ovs-vswitchd` says why (on Debian often that \
+         `librte-mempool-ring23` is not installed)"
+    ))
 }
 
 /// A forwarded port accepts before the guest does, so only the greeting counts.

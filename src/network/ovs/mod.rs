@@ -377,7 +377,7 @@ impl Ovs {
 
 impl Dpdk {
     /// What to do so that vhost-user ports work, if they do not.
-    pub(super) fn hint(&self, ovs: &Ovs) -> Option<String> {
+    pub fn hint(&self, ovs: &Ovs) -> Option<String> {
         match (self.initialized, &self.version) {
             (true, _) => None,
             (false, Some(_)) => Some(format!(
@@ -386,8 +386,10 @@ impl Dpdk {
                 ovs.command()
             )),
             (false, None) => Some(
-                "install Open vSwitch with DPDK (package `openvswitch-switch-dpdk`, on NixOS \
-                 `virtualisation.vswitch.package = pkgs.openvswitch-dpdk`), or give the template's net the type `tap`"
+                "run an Open vSwitch with DPDK (Debian: `apt install openvswitch-switch-dpdk librte-mempool-ring23`, then \
+                 `update-alternatives --set ovs-vswitchd /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk` and restart \
+                 it; NixOS: `virtualisation.vswitch.package = pkgs.openvswitch-dpdk`), or give the template's net the \
+                 type `tap`"
                     .to_owned(),
             ),
         }
