@@ -139,10 +139,6 @@ impl Ovs {
         self.read(&["--columns=dpdk_initialized,dpdk_version", "list", "Open_vSwitch"], answer::parse_dpdk)
     }
 
-    pub fn dpdk_initialized(&self) -> Result<bool> {
-        Ok(self.dpdk()?.initialized)
-    }
-
     /// Whether this kernel has the module of the `system` datapath.
     pub fn can_system_datapath(&self) -> bool {
         Path::new("/sys/module/openvswitch").exists()
