@@ -49,6 +49,16 @@ impl Record {
         Ok(())
     }
 
+    /// Takes in the end of a run: how it ended is kept, and nothing of the run itself.
+    pub fn end(&mut self, exit: Exit) -> Result<(), Refusal> {
+        self.apply(&Event::Ended(exit.clone()))?;
+        self.exit = Some(exit);
+        self.runtime = None;
+        self.intent = None;
+        self.started_at = None;
+        Ok(())
+    }
+
     /// What [`Record::read`] expects to be selected, in its order.
     pub(super) const COLUMNS: &str =
         "uuid, spec, state, intent, exit, runtime, owner, created_at, updated_at, started_at";

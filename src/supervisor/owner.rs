@@ -163,7 +163,7 @@ fn begin(site: &Site, vm: Uuid, purpose: Purpose) -> Result<Begin> {
                 let refusal = Refusal::AlreadyRunning;
                 return Err(Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)));
             }
-            None if record.state.is_live() => close(record, &Exit::Lost)?,
+            None if record.state.is_live() => record.end(Exit::Lost)?,
             None => {}
         }
         if purpose == Purpose::Adopt {
@@ -191,17 +191,7 @@ fn undo_unfinished(site: &Site, spec: &VmSpec, hypervisor: Handle, ovs: &Ovs) ->
     }
     Ports::new(spec, ovs.clone()).release();
     let detail = "its supervisor was killed while it was starting".to_owned();
-    site.store()?.update(spec.uuid, |record| close(record, &Exit::BootFailed { detail }))
-}
-
-/// Records the end of a run.
-fn close(record: &mut Record, exit: &Exit) -> Result<()> {
-    record.apply(&Event::Ended(exit.clone()))?;
-    record.exit = Some(exit.clone());
-    record.runtime = None;
-    record.intent = None;
-    record.started_at = None;
-    Ok(())
+    site.store()?.update(spec.uuid, |record| Ok(record.end(Exit::BootFailed { detail })?))
 }
 
 /// One VM, and what its owner needs to know.
@@ -345,7 +335,7 @@ impl Supervisor<'_> {
         if let Err(error) = fs::remove_dir_all(&run) {
             tracing::warn!(%error, "runtime folder not removed");
         }
-        self.update(|record| close(record, exit))
+        self.update(|record| Ok(record.end(exit.clone())?))
     }
 }
 

@@ -7,7 +7,7 @@ use super::Site;
 use super::launch::{Purpose, Starting, launch};
 use crate::error::{OrFailed, Result};
 use crate::host::Lock;
-use crate::spec::{Event, Exit, State};
+use crate::spec::{Exit, State};
 use crate::store::{Record, Store};
 
 #[derive(Debug, Clone)]
@@ -56,11 +56,7 @@ pub fn reconcile(site: &Site, store: &mut Store, record: Record) -> Result<Obser
     let record = store.update(vm, |record| {
         // A supervisor may have come or finished since we looked.
         if record.state.is_live() && !is_supervised(site, record)? {
-            record.apply(&Event::Ended(Exit::Lost))?;
-            record.exit = Some(Exit::Lost);
-            record.runtime = None;
-            record.intent = None;
-            record.started_at = None;
+            record.end(Exit::Lost)?;
         }
         Ok(record.clone())
     })?;

@@ -116,11 +116,7 @@ fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> {
     }
     store.update(vm, |record| {
         if record.state.is_live() {
-            record.apply(&Event::Ended(Exit::Forced))?;
-            record.exit = Some(Exit::Forced);
-            record.runtime = None;
-            record.intent = None;
-            record.started_at = None;
+            record.end(Exit::Forced)?;
         }
         Ok(Exit::Forced)
     })
