@@ -11,9 +11,10 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::limits::{MAX_DISKS, MAX_NICS, MAX_VCPU};
+use super::limits::{MAX_DISKS, MAX_NICS, MAX_SECONDS, MAX_VCPU};
 use super::link::LinkEntry;
-use crate::spec::{Name, Size, Subnet, Switch};
+use super::policy::LimitsEntry;
+use crate::spec::{Name, Restart, Size, Subnet, Switch};
 
 /// The bridge of a network that names none.
 pub const DEFAULT_BRIDGE: &str = "vsbr0";
@@ -80,6 +81,9 @@ pub struct NodeEntry {
     /// The Open vSwitch database, like `unix:/run/openvswitch/db.sock`; without it, where `ovs-vsctl` looks by itself.
     #[schemars(regex(pattern = "^(unix|tcp|ssl):.+$"))]
     pub ovs_db: Option<String>,
+    /// The user that hypervisors run as when root starts them; `virshle-vm` when not given.
+    #[schemars(regex(pattern = "^[a-z_][a-z0-9_-]{0,30}$"))]
+    pub user: Option<String>,
     /// cloud-hypervisor's files.
     pub cloud_hypervisor: CloudHypervisorEntry,
     /// QEMU's files.
@@ -245,6 +249,26 @@ pub struct Template {
     pub cmdline: Option<String>,
     /// The firmware, if not the node's.
     pub firmware: Option<PathBuf>,
+    /// What follows the end of a run that nobody asked for: nothing, a new run after a crash, or always a new run.
+    #[serde(default)]
+    pub restart: Restart,
+    /// Whether the guest gets a watchdog: once it feeds it and then hangs, it is reset.
+    #[serde(default)]
+    pub watchdog: bool,
+    /// Whether it is started with the host.
+    #[serde(default)]
+    pub autostart: bool,
+    /// Its place among those that are started with the host, lower ones first; 0 when not given.
+    pub autostart_order: Option<u32>,
+    /// Seconds to wait after it is started with the host, before the next order begins.
+    #[schemars(range(max = MAX_SECONDS))]
+    pub autostart_delay: Option<u32>,
+    /// What it may take of the host.
+    #[serde(default)]
+    pub limits: LimitsEntry,
+    /// Seconds that the guest gets to shut down; 60 when not given.
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
+    pub stop_timeout: Option<u32>,
     /// The disks, in the order the guest sees them.
     #[serde(default, rename = "disk")]
     #[schemars(length(max = MAX_DISKS))]

@@ -12,6 +12,8 @@ pub const MAX_VRAM: Size = Size::gib(16 * 1024);
 /// into the 32 slots of one PCI bus.
 pub const MAX_NICS: usize = 8;
 pub const MAX_DISKS: usize = 16;
+/// A day: what waits longer was meant otherwise.
+pub(super) const MAX_SECONDS: u32 = 86_400;
 /// Disks are made of whole sectors.
 pub(super) const SECTOR: u64 = 512;
 

@@ -17,6 +17,7 @@ mod limits;
 mod link;
 mod load;
 mod paths;
+mod policy;
 mod rules;
 mod schema;
 mod source;
@@ -29,5 +30,6 @@ pub use limits::{MAX_DISKS, MAX_NICS, MAX_VCPU, MAX_VRAM, MIN_VRAM, check_vcpu, 
 pub use link::LinkEntry;
 pub use load::{check, load};
 pub(crate) use paths::{home, resolve};
+pub use policy::{Cpus, LimitsEntry};
 pub use schema::json_schema;
 pub(crate) use source::{Excerpts, Source, or_one_of};

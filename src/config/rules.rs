@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::draft::{Draft, Named, Placed};
 use super::file::{DiskEntry, NetEntry, Network, NetworkKind, NodeEntry, Template};
-use super::limits::{MAX_DISKS, MAX_NICS, SECTOR, check_vcpu, check_vram};
+use super::limits::{MAX_DISKS, MAX_NICS, MAX_SECONDS, SECTOR, check_vcpu, check_vram};
 use super::link::LinkEntry;
 use super::source::{Source, did_you_mean};
 use crate::error::{Error, Result};
@@ -25,6 +25,13 @@ pub(super) fn check(draft: &Draft) -> Result<()> {
 
 /// `[node]` is merged key by key, so each file's is checked by itself.
 pub(super) fn check_node(node: &NodeEntry, source: &Source) -> Result<()> {
+    if let Some(user) = &node.user {
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+        let starts = user.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+        if !starts || user.len() > 31 || !user.bytes().all(legal) {
+            return Err(source.wrong("node.user", format_args!("is `{}`, no user's name", user.escape_debug())));
+        }
+    }
     let Some(ovs_db) = &node.ovs_db else { return Ok(()) };
     let address = ["unix:", "tcp:", "ssl:"].iter().find_map(|scheme| ovs_db.strip_prefix(scheme));
     if address.is_none_or(str::is_empty) || ovs_db.chars().any(char::is_control) {
@@ -118,10 +125,33 @@ fn check_bridge(bridge: &str) -> Result<(), String> {
     ))
 }
 
+fn check_policy(template: &Placed<Template>) -> Result<()> {
+    let Template { vram, autostart, autostart_order, autostart_delay, limits, stop_timeout, .. } = &template.entry;
+    let orphan = [("autostart-order", autostart_order.is_some()), ("autostart-delay", autostart_delay.is_some())];
+    if let Some((key, _)) = orphan.iter().find(|(_, given)| *given && !autostart) {
+        return Err(template
+            .wrong(key, "is set for a VM that is not started with the host")
+            .hint(format!("add `autostart = true`, or remove `{key}`")));
+    }
+    if let Some(delay) = autostart_delay.filter(|delay| *delay > MAX_SECONDS) {
+        return Err(template.wrong("autostart-delay", format_args!("must be at most {MAX_SECONDS} s, not `{delay}`")));
+    }
+    if let Some(timeout) = stop_timeout.filter(|timeout| !(1..=MAX_SECONDS).contains(timeout)) {
+        return Err(template.wrong("stop-timeout", format_args!("must be from 1 to {MAX_SECONDS} s, not `{timeout}`")));
+    }
+    if let Some(memory) = limits.memory.filter(|memory| memory <= vram) {
+        return Err(template
+            .wrong("limits.memory", format_args!("is {memory}, and the guest alone may use its `vram` of {vram}"))
+            .hint("leave the hypervisor room: 128MiB more than `vram`, with QEMU 256MiB"));
+    }
+    Ok(())
+}
+
 fn check_template(template: &Placed<Template>, draft: &Draft) -> Result<()> {
     let Template { vcpu, vram, kernel, initramfs, cmdline, firmware, disks, nets, .. } = &template.entry;
     check_vcpu(*vcpu).map_err(|what| template.wrong("vcpu", what))?;
     check_vram(*vram).map_err(|what| template.wrong("vram", what))?;
+    check_policy(template)?;
     if kernel.is_some() && firmware.is_some() {
         return Err(template
             .wrong("firmware", "is set together with `kernel`; a VM boots by one of them")

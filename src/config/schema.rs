@@ -51,6 +51,7 @@ mod tests {
         hypervisor = "auto"
         accel = "auto"
         ovs-db = "unix:/run/openvswitch/db.sock"
+        user = "virshle-vm"
         [node.cloud-hypervisor]
         program = "/path"
         firmware = "/path/CLOUDHV.fd"
@@ -80,6 +81,13 @@ mod tests {
         kernel = "/path"
         initramfs = "/path"
         cmdline = "console=ttyS0 root=/dev/vda1"
+        restart = "on-crash"
+        watchdog = true
+        autostart = true
+        autostart-order = 10
+        autostart-delay = 5
+        stop-timeout = 120
+        limits = { cpus = 1.5, memory = "3G" }
         [[template.vm.disk]]
         name = "os"
         image = "debian-12"

@@ -13,12 +13,13 @@ mod process;
 mod program;
 mod progress;
 mod tap;
+mod user;
 mod writeback;
 
 pub use cancel::Cancel;
 pub use clock::{Timestamp, now, pause};
 pub use dirs::{Dirs, Mode};
-pub use facts::{home_of, memory_size};
+pub use facts::memory_size;
 pub use image_file::{free_space, open_image};
 pub use link::NetDevice;
 pub use lock::{Lock, LockError};
@@ -27,4 +28,5 @@ pub use process::{Child, ExitStatus, Handle, Spawn, exec, inherited_pipe, leave_
 pub use program::{Output, Program, ProgramError, find_program};
 pub use progress::{Progress, Quiet};
 pub use tap::{TapError, open_tap};
+pub use user::{User, caller};
 pub use writeback::start_writeback;

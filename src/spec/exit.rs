@@ -25,6 +25,8 @@ pub enum Exit {
     PoweredOff,
     /// The hypervisor ended by a signal nobody here sent.
     Killed { signal: i32 },
+    /// The kernel killed the hypervisor because memory ran out: the VM's own limit, or the host's.
+    OutOfMemory,
     /// The hypervisor ended by itself with an error.
     Failed { code: i32, detail: String },
     /// It never came to run; `detail` holds the hypervisor's own last words.
@@ -54,6 +56,7 @@ impl fmt::Display for Exit {
                 Some(name) => write!(f, "hypervisor killed by {name}"),
                 None => write!(f, "hypervisor killed by signal {signal}"),
             },
+            Exit::OutOfMemory => f.write_str("hypervisor killed by the kernel: out of memory"),
             Exit::Failed { code, detail } if detail.is_empty() => write!(f, "hypervisor ended with exit code {code}"),
             Exit::Failed { code, detail } => write!(f, "hypervisor ended with exit code {code}: {detail}"),
             Exit::BootFailed { detail } => write!(f, "boot failed: {detail}"),

@@ -5,15 +5,21 @@
 //! and none of them may know a VM's life. Nothing here does I/O.
 
 mod exit;
+mod history;
 mod mac;
 mod name;
+mod policy;
+mod progress;
 mod size;
 mod state;
 mod vm;
 
 pub use exit::{Exit, Intent};
+pub use history::{Actor, Entry, Happening};
 pub use mac::Mac;
 pub use name::{Name, NameError};
+pub use policy::{Autostart, Limits, Policy, Restart};
+pub use progress::{Progress, Verb};
 pub use size::{Size, SizeError};
 pub use state::{Event, Refusal, State};
 pub use vm::{Accel, Address, Boot, Disk, HypervisorKind, Link, Nic, SPEC_VERSION, Subnet, Switch, VmSpec};

@@ -16,6 +16,8 @@ use crate::error::Error;
 /// ```
 ///
 /// `crashed` starts and deletes like `stopped`; it only remembers that the end was not wanted.
+/// From both a supervisor that starts the VM again goes on through `restarting`: nothing runs, and
+/// it waits for its next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -26,6 +28,7 @@ pub enum State {
     Paused,
     Stopping,
     Crashed,
+    Restarting,
     Deleting,
 }
 
@@ -42,6 +45,8 @@ pub enum Event {
     StopGivenUp,
     Delete,
     Ended(Exit),
+    /// What has ended will be started again, by the supervisor that saw its end.
+    Retry,
 }
 
 /// Why a state does not allow what was asked.
@@ -67,6 +72,8 @@ pub enum Refusal {
     NotPaused,
     #[error("it is running")]
     Running,
+    #[error("it has ended, and is about to be started again")]
+    Restarting,
 }
 
 impl From<Refusal> for Error {
@@ -76,7 +83,7 @@ impl From<Refusal> for Error {
 }
 
 impl State {
-    pub const ALL: [State; 8] = [
+    pub const ALL: [State; 9] = [
         State::Creating,
         State::Stopped,
         State::Starting,
@@ -84,12 +91,13 @@ impl State {
         State::Paused,
         State::Stopping,
         State::Crashed,
+        State::Restarting,
         State::Deleting,
     ];
 
     /// Whether a supervisor owns the VM in this state.
     pub fn is_live(self) -> bool {
-        matches!(self, State::Starting | State::Running | State::Paused | State::Stopping)
+        matches!(self, State::Starting | State::Running | State::Paused | State::Stopping | State::Restarting)
     }
 
     /// The state after `event`, or why not. The only place where states change.
@@ -104,10 +112,14 @@ impl State {
 
             (S::Stopped | S::Crashed, E::Start) => Ok(S::Starting),
             (S::Stopped | S::Crashed, E::Delete) => Ok(S::Deleting),
+            (S::Stopped | S::Crashed, E::Retry) => Ok(S::Restarting),
             (S::Stopped | S::Crashed, _) => Err(Refusal::NotRunning),
 
             (_, E::Ended(exit)) if exit.is_clean() => Ok(S::Stopped),
             (_, E::Ended(_)) => Ok(S::Crashed),
+            (S::Restarting, E::Start) => Ok(S::Starting),
+            (S::Restarting, E::Stop) => Ok(S::Stopped),
+            (S::Restarting, _) => Err(Refusal::Restarting),
             (_, E::Delete) => Err(Refusal::Running),
 
             (S::Starting, E::Booted) => Ok(S::Running),
@@ -122,7 +134,9 @@ impl State {
             (S::Paused, E::Resume) => Ok(S::Running),
             (S::Paused, E::Pause) => Err(Refusal::AlreadyPaused),
             (S::Stopping, E::Start | E::Pause | E::Resume) => Err(Refusal::AlreadyStopping),
-            (S::Running | S::Paused | S::Stopping, E::Start | E::Booted | E::Created) => Err(Refusal::AlreadyRunning),
+            (S::Running | S::Paused | S::Stopping, E::Start | E::Booted | E::Created | E::Retry) => {
+                Err(Refusal::AlreadyRunning)
+            }
         }
     }
 }
@@ -137,6 +151,7 @@ impl fmt::Display for State {
             State::Paused => "paused",
             State::Stopping => "stopping",
             State::Crashed => "crashed",
+            State::Restarting => "restarting",
             State::Deleting => "deleting",
         })
     }
@@ -159,6 +174,7 @@ mod tests {
             Just(Event::Delete),
             Just(Event::Ended(Exit::PoweredOff)),
             Just(Event::Ended(Exit::Killed { signal: 9 })),
+            Just(Event::Retry),
         ]
     }
 
@@ -171,13 +187,14 @@ mod tests {
             for event in events {
                 let next = state.after(&event);
                 match (&event, state.is_live()) {
+                    (Event::Start, true) if state == State::Restarting => prop_assert_eq!(next, Ok(State::Starting)),
                     (Event::Delete | Event::Start, true) => prop_assert!(next.is_err(), "{state} {event:?}"),
                     (Event::Ended(exit), true) => {
                         let expected = if exit.is_clean() { State::Stopped } else { State::Crashed };
                         prop_assert_eq!(next, Ok(expected));
                     }
                     (_, false) => prop_assert!(
-                        next.is_err() || !next.is_ok_and(|n| n.is_live()) || event == Event::Start, "{state} {event:?}"),
+                        next.is_err() || !next.is_ok_and(|n| n.is_live()) || matches!(event, Event::Start | Event::Retry), "{state} {event:?}"),
                     _ => {}
                 }
                 if state == State::Deleting {

@@ -6,10 +6,10 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Mac, Name, Size};
+use super::{Mac, Name, Policy, Size};
 
 /// The form of [`VmSpec`] that this program writes; an older one is converted when it is read.
-pub const SPEC_VERSION: u32 = 1;
+pub const SPEC_VERSION: u32 = 2;
 
 /// Everything decided about one VM. Stored as JSON; what the hypervisor says is an observation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub struct VmSpec {
     pub seed: bool,
     /// The first user that the seed makes: who `v vm ssh` logs in as.
     pub login: Option<String>,
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 impl VmSpec {

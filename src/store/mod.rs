@@ -7,6 +7,7 @@
 mod address;
 mod fault;
 mod find;
+mod history;
 mod migrations;
 mod open;
 mod record;
@@ -17,5 +18,5 @@ mod tests;
 
 pub use find::Selector;
 pub use open::Store;
-pub use record::{Record, Runtime};
+pub use record::{Record, Retries, Runtime};
 pub use vms::{Draft, Reserved};

@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Lock, LockError};
+use crate::spec::Actor;
 
 use super::fault::{Fault, locked};
 use super::migrations::{self, Schema};
@@ -41,6 +42,8 @@ const SMALLEST: u64 = 512;
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// Who is noted as the cause of what is changed through it; without one, the caller.
+    actor: Option<Actor>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +90,7 @@ impl Store {
     fn connect(path: &Path, access: Access, patience: Duration) -> Result<(Self, Schema)> {
         let (connection, schema) =
             Self::connect_and_look(path, access, patience).map_err(|fault| fault.explain(path, "read the schema"))?;
-        Ok((Self { connection, path: path.to_owned() }, schema))
+        Ok((Self { connection, path: path.to_owned(), actor: None }, schema))
     }
 
     fn connect_and_look(path: &Path, access: Access, patience: Duration) -> Result<(Connection, Schema), Fault> {
@@ -115,6 +118,16 @@ impl Store {
         }
         prepare(&mut connection)?;
         Ok((connection, schema))
+    }
+
+    /// The same, noting `actor` as the cause of changes instead of the user this process runs as.
+    #[must_use]
+    pub fn acting_as(self, actor: Actor) -> Self {
+        Self { actor: Some(actor), ..self }
+    }
+
+    pub(super) fn actor(&self) -> Actor {
+        self.actor.clone().unwrap_or_else(host::caller)
     }
 
     pub fn path(&self) -> &Path {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Handle, Timestamp};
-use crate::spec::{Event, Exit, Intent, Refusal, SPEC_VERSION, State, VmSpec};
+use crate::spec::{Event, Exit, Intent, Progress, Refusal, SPEC_VERSION, State, VmSpec};
 
 use super::fault::Fault;
 
@@ -27,6 +27,10 @@ pub struct Record {
     pub runtime: Option<Runtime>,
     /// The process that is creating or deleting it.
     pub owner: Option<Handle>,
+    /// How far the process at work on it has come.
+    pub progress: Option<Progress>,
+    /// Of the restart policy: what it has tried in the present series.
+    pub retries: Option<Retries>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Of the present run: "up since".
@@ -40,6 +44,16 @@ pub struct Runtime {
     pub hypervisor: Option<Handle>,
     /// The host's side of the forwarded ssh port of a user NIC.
     pub ssh: Option<SocketAddrV4>,
+}
+
+/// A series of starts that followed ends nobody asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retries {
+    /// Starts so far.
+    pub attempts: u32,
+    /// When the next one is due.
+    pub next_at: Timestamp,
 }
 
 impl Record {
@@ -61,7 +75,7 @@ impl Record {
 
     /// What [`Record::read`] expects to be selected, in its order.
     pub(super) const COLUMNS: &str =
-        "uuid, spec, state, intent, exit, runtime, owner, created_at, updated_at, started_at";
+        "uuid, spec, state, intent, exit, runtime, owner, created_at, updated_at, started_at, progress, retries";
 
     pub(super) fn read(row: &Row<'_>) -> Result<Self, Fault> {
         let uuid = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
@@ -77,6 +91,8 @@ impl Record {
             created_at: time(uuid, "created_at", required(7)?)?,
             updated_at: time(uuid, "updated_at", required(8)?)?,
             started_at: text(9)?.map(|text| time(uuid, "started_at", text)).transpose()?,
+            progress: text(10)?.map(|text| json(uuid, "progress", text)).transpose()?,
+            retries: text(11)?.map(|text| json(uuid, "retries", text)).transpose()?,
         })
     }
 }
@@ -93,6 +109,8 @@ pub(super) struct Columns {
     pub(super) created_at: String,
     pub(super) updated_at: String,
     pub(super) started_at: Option<String>,
+    pub(super) progress: Option<String>,
+    pub(super) retries: Option<String>,
 }
 
 impl Columns {
@@ -107,6 +125,8 @@ impl Columns {
             created_at: record.created_at.to_string(),
             updated_at: record.updated_at.to_string(),
             started_at: record.started_at.map(|time| time.to_string()),
+            progress: record.progress.as_ref().map(to_json).transpose()?,
+            retries: record.retries.as_ref().map(to_json).transpose()?,
         })
     }
 }
@@ -125,7 +145,8 @@ fn read_spec(uuid: &str, text: &str) -> Result<VmSpec> {
     }
     let Versioned { version } = json(uuid, "spec", text)?;
     match version {
-        1 => json(uuid, "spec", text),
+        // Version 1 had no policy.
+        1 => Ok(VmSpec { version: SPEC_VERSION, ..json(uuid, "spec", text)? }),
         newer if newer > SPEC_VERSION => Err(Error::failed(format!(
             "the spec of VM `{uuid}` has version {newer}, and this `v` knows up to {SPEC_VERSION}"
         ))
@@ -153,7 +174,7 @@ fn unreadable(uuid: &str, column: &str) -> Error {
         .hint("`v doctor` checks the database")
 }
 
-fn to_json<T: Serialize>(value: &T) -> Result<String> {
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).or_failed(|| "cannot write a VM's record as JSON".to_owned())
 }
 
@@ -196,11 +217,11 @@ mod tests {
         assert_eq!(read_spec("u", &text).unwrap(), spec);
         let rows = [
             (
-                text.replace("\"version\":1", "\"version\":2"),
-                "the spec of VM `u` has version 2, and this `v` knows up to 1",
+                text.replace("\"version\":2", "\"version\":3"),
+                "the spec of VM `u` has version 3, and this `v` knows up to 2",
             ),
             // A newer spec has fields this program never heard of: its version is what must be named.
-            ("{\"version\":9,\"new\":true}".to_owned(), "the spec of VM `u` has version 9, and this `v` knows up to 1"),
+            ("{\"version\":9,\"new\":true}".to_owned(), "the spec of VM `u` has version 9, and this `v` knows up to 2"),
             ("{\"version\":0}".to_owned(), "the spec of VM `u` has version 0, which never was"),
             ("{\"version\":1}".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
             ("{}".to_owned(), "the `spec` recorded of VM `u` cannot be read"),

@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::host::{self, Handle};
-use crate::spec::{Address, Name, State, Subnet, VmSpec};
+use crate::spec::{Actor, Address, Happening, Name, State, Subnet, VmSpec};
 
 use super::address::{self, Pools};
 use super::fault::Fault;
 use super::find::one;
+use super::history;
 use super::open::Store;
 use super::record::{Columns, Record};
 
@@ -56,6 +57,7 @@ impl Store {
                     .hint("a name belongs to one VM: leave it out, or create one at a time"));
             }
         }
+        let actor = self.actor();
         self.write("record a new VM", |transaction| {
             let mut pools = Pools::default();
             let mut specs = Vec::with_capacity(drafts.len());
@@ -81,6 +83,8 @@ impl Store {
                 let spec = build(&reserved)?;
                 refuse_other(&spec, &reserved)?;
                 insert(transaction, &spec, owner)?;
+                let happening = Happening::State { from: None, to: State::Creating, intent: None, exit: None };
+                history::note(transaction, &spec, &actor, &happening)?;
                 for (nic, (subnet, address)) in draft.subnets.iter().zip(&reserved.addresses).enumerate() {
                     if let (Some(subnet), Some(address)) = (subnet, address) {
                         address::record(transaction, spec.uuid, nic, &subnet.network, address)?;
@@ -114,18 +118,26 @@ impl Store {
     /// that want the same transition the second sees the first's. An `Err` writes nothing. The
     /// uuid, the number and the addresses are not for it to change, and `updated_at` is set here.
     pub fn update<T>(&mut self, vm: Uuid, change: impl FnOnce(&mut Record) -> Result<T>) -> Result<T> {
-        self.write("change a VM", |transaction| update_one(transaction, vm, change))
+        let actor = self.actor();
+        self.write("change a VM", |transaction| update_one(transaction, vm, &actor, change))
     }
 
     /// [`Store::update`] for several at once: all of them, or none.
     pub fn update_all(&mut self, vms: &[Uuid], mut change: impl FnMut(&mut Record) -> Result<()>) -> Result<()> {
-        self.write("change VMs", |transaction| vms.iter().try_for_each(|vm| update_one(transaction, *vm, &mut change)))
+        let actor = self.actor();
+        self.write("change VMs", |transaction| {
+            vms.iter().try_for_each(|vm| update_one(transaction, *vm, &actor, &mut change))
+        })
     }
 
     /// Forgets a VM and gives its addresses back; its number is never given again. One that is
     /// gone already is fine.
     pub fn remove(&mut self, vm: Uuid) -> Result<()> {
+        let actor = self.actor();
         self.write("remove a VM", |transaction| {
+            if let Some(record) = by_uuid(transaction, vm)? {
+                history::note(transaction, &record.spec, &actor, &Happening::Deleted)?;
+            }
             transaction.execute("DELETE FROM vm WHERE uuid = ?1", [vm.to_string()])?;
             Ok(())
         })
@@ -135,6 +147,7 @@ impl Store {
 fn update_one<T>(
     transaction: &Transaction<'_>,
     vm: Uuid,
+    actor: &Actor,
     change: impl FnOnce(&mut Record) -> Result<T>,
 ) -> Result<T, Fault> {
     let Some(before) = by_uuid(transaction, vm)? else { return Err(gone(vm).into()) };
@@ -149,6 +162,7 @@ fn update_one<T>(
     refuse_new_identity(&before.spec, &record.spec)?;
     record.updated_at = host::now();
     write(transaction, &record)?;
+    history::note_change(transaction, actor, &before, &record)?;
     Ok(done)
 }
 
@@ -256,6 +270,8 @@ fn insert(transaction: &Transaction<'_>, spec: &VmSpec, owner: Handle) -> Result
         created_at: now,
         updated_at: now,
         started_at: None,
+        progress: None,
+        retries: None,
     };
     let columns = Columns::of(&record)?;
     let mut statement = transaction.prepare_cached(
@@ -280,7 +296,7 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), Fault> {
     let columns = Columns::of(record)?;
     let mut statement = transaction.prepare_cached(
         "UPDATE vm SET name = ?2, template = ?3, state = ?4, intent = ?5, spec = ?6, exit = ?7, runtime = ?8,
-                       owner = ?9, updated_at = ?10, started_at = ?11
+                       owner = ?9, updated_at = ?10, started_at = ?11, progress = ?12, retries = ?13
          WHERE uuid = ?1",
     )?;
     statement.execute(params![
@@ -295,6 +311,8 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), Fault> {
         columns.owner,
         columns.updated_at,
         columns.started_at,
+        columns.progress,
+        columns.retries,
     ])?;
     Ok(())
 }

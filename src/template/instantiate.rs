@@ -128,6 +128,7 @@ pub fn instantiate(
         nics: nics.collect(),
         seed: true,
         login: None,
+        policy: template.policy(),
     })
 }
 
@@ -160,8 +161,10 @@ fn out_of_range(key: &str, what: impl Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LimitsEntry;
     use crate::config::{DiskEntry, ImageEntry, NetEntry, Network, NetworkKind};
     use crate::error::Kind;
+    use crate::spec::Restart;
     use proptest::prelude::*;
     use std::collections::HashSet;
 
@@ -202,6 +205,13 @@ mod tests {
             initramfs: None,
             cmdline: None,
             firmware: None,
+            restart: Restart::No,
+            watchdog: false,
+            autostart: false,
+            autostart_order: None,
+            autostart_delay: None,
+            limits: LimitsEntry::default(),
+            stop_timeout: None,
             disks: vec![disk("os", Some("debian-12"), None), disk("data", None, Some(Size::gib(1)))],
             nets,
         }

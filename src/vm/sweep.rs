@@ -61,6 +61,7 @@ mod tests {
             nics: Vec::new(),
             seed: false,
             login: None,
+            policy: Default::default(),
         }
     }
 

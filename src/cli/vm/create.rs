@@ -147,7 +147,7 @@ fn part(path: &Path, content: Vec<u8>) -> Part {
 /// Whoever sits there: behind `sudo` that is the one who called it, by name and by home.
 fn caller() -> Result<UserData> {
     let named = |variable| std::env::var(variable).ok().filter(|value: &String| !value.is_empty());
-    let sudo = named("SUDO_USER").and_then(|user| host::home_of(&user).map(|home| (user, Some(home))));
+    let sudo = named("SUDO_USER").and_then(|user| host::User::by_name(&user).map(|found| (user, Some(found.home))));
     let (user, home) = sudo.unwrap_or_else(|| {
         let user = named("USER").or_else(|| named("LOGNAME")).unwrap_or_else(|| "root".to_owned());
         (user, named("HOME").map(PathBuf::from))

@@ -484,5 +484,6 @@ fn bare() -> VmSpec {
         nics: Vec::new(),
         seed: false,
         login: None,
+        policy: Default::default(),
     }
 }

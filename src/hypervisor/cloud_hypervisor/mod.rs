@@ -151,6 +151,7 @@ mod tests {
             nics: nics.collect(),
             seed: true,
             login: None,
+            policy: Default::default(),
         }
     }
 

@@ -27,6 +27,7 @@ pub(super) fn spec(boot: Boot) -> VmSpec {
         nics: Vec::new(),
         seed: false,
         login: None,
+        policy: Default::default(),
     }
 }
 

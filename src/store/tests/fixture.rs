@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::host::{Handle, Timestamp};
-use crate::spec::{Accel, Boot, Disk, HypervisorKind, Link, Mac, Name, Nic, SPEC_VERSION, Size, State, Subnet, VmSpec};
+use crate::spec::{
+    Accel, Boot, Disk, HypervisorKind, Link, Mac, Name, Nic, Policy, SPEC_VERSION, Size, State, Subnet, VmSpec,
+};
 use crate::store::{Draft, Record, Reserved, Store};
 
 pub(in crate::store) const OWNER: Handle = Handle { pid: 4711, start_time: 42 };
@@ -68,6 +70,7 @@ pub(in crate::store) fn build(reserved: &Reserved) -> Result<VmSpec> {
         nics: nics.collect(),
         seed: true,
         login: None,
+        policy: Policy::default(),
     })
 }
 
@@ -80,6 +83,8 @@ pub(in crate::store) fn record(number: u32, given: &str) -> Record {
         exit: None,
         runtime: None,
         owner: None,
+        progress: None,
+        retries: None,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
         started_at: None,

@@ -93,7 +93,7 @@ fn what_cannot_be_used_is_reported_and_left_as_it_is() {
         (
             "newer",
             |path| tamper(path, "PRAGMA user_version = 7"),
-            &["schema version 7", "knows up to 1", "upgrade `v`"],
+            &["schema version 7", "knows up to 2", "upgrade `v`"],
         ),
         (
             "newer, with a log its last user left",
@@ -213,7 +213,7 @@ fn the_check_finds_addresses_of_nobody_and_rows_that_cannot_be_read() {
             "a row of `address` names a row of `vm` that is not there",
         ),
         ("UPDATE vm SET state = 'flying'", "the `state` recorded of VM"),
-        ("UPDATE vm SET spec = json_set(spec, '$.version', 2)", "has version 2"),
+        ("UPDATE vm SET spec = json_set(spec, '$.version', 3)", "has version 3"),
     ];
     for (sql, words) in rows {
         let (_dir, mut store) = fixture::store();
