@@ -5,6 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::colour::Tone;
+use super::confinement;
 use super::table::{Cell, Table};
 use super::ui::{Format, Ui, count};
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ pub(super) struct Doctor {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Health {
+pub(super) enum Health {
     Ok,
     /// Only some networks, images or guests need it.
     Optional,
@@ -140,6 +141,7 @@ fn examine(site: &Site) -> Vec<Finding> {
     firmware(&mut add, "firmware for qemu", qemu_firmware);
 
     open_vswitch(&mut add, &Ovs::new(node.and_then(|node| node.ovs_db.clone())));
+    confinement::examine(&mut add, site, config.as_ref());
     hugepages(&mut add);
     taps(&mut add);
     for (program, package, why) in [
@@ -160,7 +162,7 @@ fn examine(site: &Site) -> Vec<Finding> {
     found
 }
 
-type Add<'a> = dyn FnMut(&'static str, Health, String, Option<&str>) + 'a;
+pub(super) type Add<'a> = dyn FnMut(&'static str, Health, String, Option<&str>) + 'a;
 
 fn firmware(add: &mut Add<'_>, what: &'static str, found: Result<Boot>) {
     match found {

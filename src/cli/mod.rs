@@ -5,7 +5,9 @@ mod colour;
 mod complete;
 mod completions;
 mod config;
+mod confinement;
 mod doctor;
+mod gate;
 mod man;
 mod supervise;
 mod table;
@@ -59,6 +61,8 @@ enum Command {
     Man(man::Man),
     #[command(hide = true)]
     Supervise(supervise::Supervise),
+    #[command(hide = true)]
+    Gate(gate::Gate),
 }
 
 /// The whole command line, for completions and manual pages.
@@ -70,7 +74,7 @@ pub fn main() -> ExitCode {
     complete::answer_the_shell();
     let cli = Cli::parse();
     let ui = match cli.command {
-        Command::Supervise(_) => Ui::for_a_log(),
+        Command::Supervise(_) | Command::Gate(_) => Ui::for_a_log(),
         _ => Ui::new(cli.verbose),
     };
     match run(cli, &ui) {
@@ -83,6 +87,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, ui: &Ui) -> Result<()> {
+    // Its environment is the hypervisor's: empty. It finds no folder, and needs none.
+    if let Command::Gate(gate) = &cli.command {
+        return gate.run();
+    }
     let site = Site::new(Dirs::find(cli.root.or_else(root_of_environment).as_deref())?);
     match cli.command {
         Command::Vm(command) => vm::run(command, &site, ui),
@@ -92,6 +100,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),
         Command::Supervise(supervise) => supervise.run(&site),
+        Command::Gate(gate) => gate.run(),
     }
 }
 

@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::host::{ExitStatus, Handle};
+use crate::host::{ExitStatus, Gate, Handle};
 use crate::spec::{HypervisorKind, Nic, VmSpec};
 
 /// What a driver can do. A template that needs more is refused at create, by the name of the
@@ -76,8 +76,12 @@ pub struct Launch<'a> {
     pub program: &'a Path,
     /// The VM's folder: disks, seed, UEFI variables.
     pub dir: &'a Path,
-    /// The VM's fresh runtime folder: every socket is made in it.
+    /// The hypervisor's own fresh folder of the runtime folder: every socket is made in it.
     pub run: &'a Path,
+    /// What holds the process back until it is recorded, and as whom it goes on.
+    pub gate: Gate,
+    /// Whether it shuts itself out of all files but the VM's.
+    pub landlock: bool,
     /// For [`Driver::script`] the list may be empty.
     pub taps: Vec<Tap>,
     pub forwards: Vec<Forward>,
@@ -152,7 +156,7 @@ pub trait Driver: std::fmt::Debug {
     /// What `launch` and `boot` will run and send. Pure.
     fn script(&self, launch: &Launch<'_>) -> Result<Script>;
     /// Starts the process and tells it the VM; the guest does not run yet. `spawned` is told the
-    /// process the moment it is there, so that a record names it whatever happens next.
+    /// process while it still waits at its gate, so that a record names it before it is anything.
     async fn launch(&self, launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<Box<dyn Machine>>;
     /// Takes over the process of an earlier [`Driver::launch`] whose supervisor is gone. The guest
     /// notices nothing; on failure it runs on as before.

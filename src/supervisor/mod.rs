@@ -1,7 +1,7 @@
 //! 7 · The process that owns one running VM: `v supervise <uuid>`, launched by `v vm start`.
 //!
 //! ```text
-//! lock ─► record `starting` ─► ports ─► launch ─► console ─► boot ─► record `running` ─► "ready"
+//! lock ─► record `starting` ─► ports ─► gate ─► record its pid ─► launch ─► console ─► boot ─► record `running` ─► "ready"
 //!   then, until the hypervisor ends: its events, the control socket, SIGTERM
 //! ended ─► release ports ─► record `stopped` or `crashed`, with the reason ─► lock dropped
 //! ```

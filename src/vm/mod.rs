@@ -2,7 +2,7 @@
 //! and on the record in the store, which is the truth.
 //!
 //! ```text
-//! create  reserve rows ─► folder ─► disks ─► UEFI variables ─► seed ─► record `stopped`   (steps, each with its undo)
+//! create  reserve rows ─► folder ─► disks ─► UEFI variables ─► seed ─► owner ─► record `stopped`   (steps, each with its undo)
 //! start   launch a supervisor, wait for its word
 //! watch   any command that meets a guest whose supervisor was killed launches a new one
 //! stop    ask the supervisor (control socket), wait for the end
@@ -19,6 +19,7 @@ mod launch;
 mod observe;
 mod ready;
 mod resolve;
+mod runner;
 mod show;
 mod site;
 mod start;
@@ -33,6 +34,7 @@ pub use launch::{Purpose, READY_FD, Starting};
 pub use observe::{Observed, observe, reconcile};
 pub use ready::{Goal, endpoint, wait_for};
 pub use resolve::{hosts, links, resolve};
+pub use runner::{DEFAULT_USER, admit, check_boot, hand_over, runner, runner_of};
 pub use show::{preferred_ssh, show_launch, ssh_forward};
 pub use site::Site;
 pub use site::make_private;

@@ -1,3 +1,7 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use libtest_mimic::Trial;
 
 use super::{BOOT, Stage};
@@ -24,18 +28,29 @@ fn a_guest_on_a_real_switch() -> Outcome {
     run(ip, std::time::Duration::from_secs(10)).ok();
 
     let world = &stage.world;
+    // Root makes the port; QEMU runs as nobody, and reads no more than nobody may.
+    fs::set_permissions(world.dir(), Permissions::from_mode(0o711)).expect("others pass through");
+    let public = |file: &Path| {
+        let copy = world.dir().join(file.file_name().expect("a name"));
+        fs::copy(file, &copy).expect("a copy");
+        fs::set_permissions(&copy, Permissions::from_mode(0o644)).expect("everybody may read it");
+        copy
+    };
+    let (kernel, initrd) = (public(&stage.guest.kernel), public(&stage.guest.initrd));
     // The kernel is handed over directly: the other test boots by the firmware.
     world.config(&format!(
-        "[node]\nhypervisor = \"qemu\"\naccel = \"tcg\"\novs-db = \"{}\"\n\
+        "[node]\nhypervisor = \"qemu\"\naccel = \"tcg\"\nuser = \"nobody\"\novs-db = \"{}\"\n\
          [[network]]\nname = \"main\"\nbridge = \"{bridge}\"\nsubnet = \"10.99.44.0/24\"\n\
          [[template.vm]]\nname = \"xs\"\nvcpu = 1\nvram = \"768MiB\"\n\
          kernel = {:?}\ninitramfs = {:?}\ncmdline = {:?}\n\
          [[template.vm.disk]]\nname = \"os\"\npath = {:?}\n\
          [[template.vm.net]]\nname = \"main\"\n[template.vm.net.type.vhost]\n",
-        ovs.db, stage.guest.kernel, stage.guest.initrd, stage.guest.cmdline, stage.guest.disk
+        ovs.db, kernel, initrd, stage.guest.cmdline, stage.guest.disk
     ));
     world.v(["vm", "create", "-t", "xs", "-n", "plugged", "--start"]).ok();
     assert_eq!(world.row("plugged")["address"], "10.99.44.2");
+    assert_eq!(world.info("plugged")["hypervisor_user"], "nobody");
+    exercised("privileges", "root, with a QEMU that runs as another user (vhost)");
     world.v(["vm", "wait", "plugged", "--timeout", BOOT]).ok();
     let said = |command: &str| stage.ssh("plugged", command).ok().stdout.trim().to_owned();
     assert_eq!(said("hostname"), "plugged");

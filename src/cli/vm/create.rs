@@ -92,12 +92,15 @@ fn count(text: &str) -> Result<u32, String> {
     })
 }
 
+/// As much as a first-boot volume takes.
+const MOST_USER_DATA: usize = 16 << 20;
+
 /// What the files say, or, without any, the caller's own name and keys.
 fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
     let mut users = UserData::default();
     let mut parts = Vec::new();
     for file in files {
-        let bytes = fs::read(file)
+        let bytes = host::read_small(file, MOST_USER_DATA)
             .map_err(|error| Error::usage(format!("cannot read the user data `{}`", file.display())).source(error))?;
         if is_raw(&bytes) {
             parts.push(part(file, bytes));
@@ -107,7 +110,7 @@ fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
             .map_err(|error| Error::usage(format!("`{}` is not UTF-8", file.display())).source(error))?;
         let parsed = UserData::parse(&text, file)?;
         for raw in &parsed.cloud_init {
-            let bytes = fs::read(raw).map_err(|error| {
+            let bytes = host::read_small(raw, MOST_USER_DATA).map_err(|error| {
                 Error::usage(format!("cannot read `{}`, which `{}` names", raw.display(), file.display())).source(error)
             })?;
             parts.push(part(raw, bytes));

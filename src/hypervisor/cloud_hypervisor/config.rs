@@ -31,6 +31,21 @@ pub(super) struct VmConfig {
     serial: Console,
     console: Console,
     platform: Platform,
+    #[serde(flatten)]
+    landlock: Option<Landlock>,
+}
+
+/// The process shuts itself out of all files but those that its configuration names, and these.
+#[derive(Debug, Serialize)]
+struct Landlock {
+    landlock_enable: bool,
+    landlock_rules: Vec<LandlockRule>,
+}
+
+#[derive(Debug, Serialize)]
+struct LandlockRule {
+    path: String,
+    access: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -179,7 +194,16 @@ impl VmConfig {
             } else {
                 Platform::Before53 { uuid: id, serial_number: id }
             },
+            landlock: launch.landlock.then(|| Landlock::of(launch)).transpose()?,
         })
+    }
+}
+
+impl Landlock {
+    /// The sockets' folder as a whole: the serial one is made anew when the guest reboots.
+    fn of(launch: &Launch<'_>) -> Result<Self> {
+        let run = LandlockRule { path: text(launch.run)?, access: "rw" };
+        Ok(Self { landlock_enable: true, landlock_rules: vec![run] })
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
@@ -43,8 +43,7 @@ pub(super) async fn launch(launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<
     check_socket_paths(&launch)?;
     let deadline = Instant::now() + launch.deadline;
 
-    let mut machine = start(&launch)?;
-    spawned(machine.child.handle())?;
+    let mut machine = start(&launch, spawned)?;
     machine.describe(launch, deadline).await?;
     Ok(machine)
 }
@@ -63,7 +62,7 @@ fn check_socket_paths(launch: &Launch<'_>) -> Result<()> {
     Ok(())
 }
 
-fn start(launch: &Launch<'_>) -> Result<CloudHypervisorMachine> {
+fn start(launch: &Launch<'_>, spawned: &Spawned<'_>) -> Result<CloudHypervisorMachine> {
     let program = launch.program;
     let cannot_start = || format!("cannot start `{}`", program.display());
     let socket = launch.api_socket();
@@ -71,21 +70,24 @@ fn start(launch: &Launch<'_>) -> Result<CloudHypervisorMachine> {
     let (events, their_events) = event_pipe(&launch.run.join(EVENTS)).or_failed(cannot_start)?;
     let (log, log_file) = LaunchLog::open(launch.log)?;
 
-    let child = Spawn::new(program)
+    let failed = |source: io::Error| {
+        let error = Error::failed(cannot_start());
+        let error = match source.kind() {
+            io::ErrorKind::NotFound => error.hint("install cloud-hypervisor, or name its program in the config"),
+            _ => error,
+        };
+        error.source(source)
+    };
+    let gated = Spawn::new(program)
         .args(ARGS)
         .fd(OwnedFd::from(listener), API_FD)
         .fd(their_events, EVENTS_FD)
         .log(log_file)
         .detached()
-        .start()
-        .map_err(|source| {
-            let error = Error::failed(cannot_start());
-            let error = match source.kind() {
-                io::ErrorKind::NotFound => error.hint("install cloud-hypervisor, or name its program in the config"),
-                _ => error,
-            };
-            error.source(source)
-        })?;
+        .start_at(&launch.gate)
+        .or_failed(cannot_start)?;
+    spawned(gated.handle())?;
+    let child = gated.open().map_err(failed)?;
     Ok(CloudHypervisorMachine {
         child,
         client: Client::new(socket),
@@ -107,12 +109,19 @@ fn event_pipe(path: &Path) -> io::Result<(Receiver, OwnedFd)> {
     Ok((pipe::OpenOptions::new().open_receiver(path)?, theirs.into()))
 }
 
+/// The pipe of one that runs: it may have been taken over, and its folder is its own.
+fn open_events(path: &Path) -> io::Result<Receiver> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    // Checks that it is a pipe.
+    Receiver::from_file(fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?)
+}
+
 /// Takes over a process that an earlier supervisor launched.
 pub(super) async fn adopt(launch: &Launch<'_>, process: Handle) -> Result<CloudHypervisorMachine> {
     let failed = || format!("cannot watch process {}", process.pid);
     let child =
         Child::adopt(process).or_failed(failed)?.ok_or_else(|| Error::failed(failed()).source("it has ended"))?;
-    let events = pipe::OpenOptions::new().open_receiver(launch.run.join(EVENTS)).or_failed(failed);
+    let events = open_events(&launch.run.join(EVENTS)).or_failed(failed);
     let machine = CloudHypervisorMachine {
         child,
         client: Client::new(launch.api_socket()),

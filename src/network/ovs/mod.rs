@@ -15,6 +15,7 @@
 //! the bridge missing or of the wrong datapath, DPDK off, the port taken.
 
 mod answer;
+mod daemon;
 mod vsctl;
 
 use std::path::Path;
