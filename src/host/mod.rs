@@ -13,6 +13,7 @@ mod process;
 mod program;
 mod progress;
 mod tap;
+mod unix_sockets;
 mod user;
 mod writeback;
 
@@ -28,5 +29,6 @@ pub use process::{Child, ExitStatus, Handle, Spawn, exec, inherited_pipe, leave_
 pub use program::{Output, Program, ProgramError, find_program};
 pub use progress::{Progress, Quiet};
 pub use tap::{TapError, open_tap};
+pub use unix_sockets::{Server, server_state};
 pub use user::{User, caller};
 pub use writeback::start_writeback;

@@ -13,11 +13,13 @@
 //! that meets the VM launches a new supervisor, which adopts it by pid and start time.
 
 mod boot;
+mod care;
 mod console;
 mod control;
 mod log;
 mod owner;
 mod ports;
+mod switch;
 mod watch;
 
 pub use owner::supervise;

@@ -18,11 +18,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{CallError, Client, Request};
 use super::events::Decoder;
+use super::hotplug::NicHotplug;
 use super::{API_FD, ARGS, EVENTS_FD, Plan, Version, boot};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle, Spawn};
 use crate::hypervisor::launch_log::LaunchLog;
-use crate::hypervisor::{Launch, Machine, MachineEvent, Spawned};
+use crate::hypervisor::{Hotplug, Launch, Machine, MachineEvent, Spawned};
 use crate::spec::Link;
 
 /// For calls that only flip a switch.
@@ -399,6 +400,10 @@ impl Machine for CloudHypervisorMachine {
                 }
             }
         }
+    }
+
+    fn hotplug(&self) -> Option<Box<dyn Hotplug>> {
+        Some(Box::new(NicHotplug::new(self.client.clone())))
     }
 
     async fn kill(&mut self) -> Result<()> {
