@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! lock ─► record `starting` ─► ports ─► launch ─► console ─► boot ─► record `running` ─► "ready"
-//!   then, until the hypervisor ends: its events, the control socket, SIGTERM
+//!   then, until the hypervisor ends: its events, the control socket, SIGTERM; and beside that the
+//!   ports, which are put back when somebody takes them away (`switch`, `care`)
 //! ended ─► release ports ─► record `stopped` or `crashed`, with the reason ─► lock dropped
 //! ```
 //!

@@ -171,7 +171,9 @@ impl Worker {
 
     async fn care(mut self, mut told: watch::Receiver<Option<network::ovs::Sightings>>) {
         // A supervisor that was killed may have left some.
-        self.note(true);
+        let record = self.site.store().and_then(|store| store.get(self.hands.spec.uuid)).ok().flatten();
+        self.noted = record.and_then(|record| record.runtime).map(|runtime| runtime.troubles).unwrap_or_default();
+        self.note();
         loop {
             let due = self.cares.iter().filter_map(Care::due).min();
             let due = async {
@@ -199,9 +201,9 @@ impl Worker {
                 () = due => {}
             }
             // First what is known is told, and again what came of it.
-            self.note(false);
+            self.note();
             self.act().await;
-            self.note(false);
+            self.note();
         }
     }
 
@@ -234,10 +236,10 @@ impl Worker {
     }
 
     /// Writes what happened, and what is wrong now, if that has changed.
-    fn note(&mut self, anyway: bool) {
+    fn note(&mut self) {
         let happenings: Vec<_> = self.cares.iter_mut().flat_map(Care::happenings).collect();
         let troubles: Vec<_> = self.cares.iter().filter_map(|care| care.trouble().cloned()).collect();
-        if !anyway && happenings.is_empty() && troubles == self.noted {
+        if happenings.is_empty() && troubles == self.noted {
             return;
         }
         let spec = &self.hands.spec;
