@@ -37,6 +37,15 @@ fn ailments(stage: &Stage) -> Vec<String> {
     troubles.iter().map(|trouble| trouble["ailment"].as_str().expect("a word").to_owned()).collect()
 }
 
+/// What the history says of ports, oldest first.
+fn port_history(stage: &Stage) -> Vec<String> {
+    let database = rusqlite::Connection::open(stage.world.state().join("virshle.sqlite")).expect("the database");
+    let query = "SELECT json_extract(happening, '$.what') FROM history ORDER BY id";
+    let mut statement = database.prepare(query).expect("a query");
+    let words = statement.query_map([], |row| row.get::<_, String>(0)).expect("rows");
+    words.map(|word| word.expect("a word")).filter(|word| word.starts_with("port-")).collect()
+}
+
 fn a_vhost_port_is_put_back(stage: &Stage) -> Outcome {
     let ovs = match PrivateOvs::start(true) {
         Ok(ovs) => ovs,
@@ -58,6 +67,7 @@ fn a_vhost_port_is_put_back(stage: &Stage) -> Outcome {
     // its socket stays deaf. That is told, and it is tried: this guest cannot give up a device.
     if !stage.program.ends_with("examples/cloud-hypervisor") {
         eventually("the NIC is found cut off", LIMIT, || ailments(stage) == ["dead"]);
+        assert_eq!(port_history(stage), ["port-lost", "port-restored", "port-dead"]);
         let shown = stage.world.v(["vm", "info", "a"]).ok().stdout;
         assert!(shown.contains("cut off") && shown.contains("v vm restart a"), "{shown}");
         let listed = stage.world.v(["vm", "ls"]).ok().stdout;
@@ -137,6 +147,7 @@ fn a_tap_is_put_back_on_its_bridge(stage: &Stage) -> Outcome {
         eventually("the tap is back", LIMIT, || ip(&["-o", "link", "show", "master", "br7"]).contains("v1n0"));
         let told: Value = stage.world.row("a")["troubles"].clone();
         assert_eq!(told, Value::Array(Vec::new()));
+        assert_eq!(port_history(stage), ["port-lost", "port-restored"]);
         stage.world.v(["vm", "stop", "a"]).ok();
         stage.world.v(["vm", "delete", "a"]).ok();
     });
