@@ -19,6 +19,7 @@ mod program;
 mod progress;
 mod small_file;
 mod tap;
+mod unix_sockets;
 mod user;
 mod writeback;
 
@@ -40,5 +41,6 @@ pub use program::{Output, Program, ProgramError, find_program};
 pub use progress::{Progress, Quiet};
 pub use small_file::read_small;
 pub use tap::{TapError, open_tap};
+pub use unix_sockets::{Server, server_state};
 pub use user::{User, caller};
 pub use writeback::start_writeback;

@@ -140,6 +140,8 @@ pub enum MachineEvent {
     Resumed,
     /// The guest rebooted itself; the process goes on.
     Rebooted,
+    /// The guest gave up the NIC with this index: it may be plugged in anew.
+    Unplugged(u8),
     /// The guest asked for power-off; the process ends or is ended by the supervisor.
     PoweredOff,
     /// The process has ended. Always the last event.
@@ -180,8 +182,20 @@ pub trait Machine: std::fmt::Debug {
     async fn next_event(&mut self) -> MachineEvent;
     /// What its process last wrote on its standard error.
     fn last_words(&self) -> Option<String>;
+    /// How a NIC of this machine is taken out and put back, where that is needed and possible.
+    fn hotplug(&self) -> Option<Box<dyn Hotplug>>;
     /// Cuts the power: asks the hypervisor to quit, then SIGKILL. Returns when the process is gone.
     async fn kill(&mut self) -> Result<()>;
+}
+
+/// Replaces a vhost-user NIC whose connection the hypervisor has given up for good. It goes on
+/// beside the [`Machine`], which tells when the guest has let go ([`MachineEvent::Unplugged`]).
+#[async_trait(?Send)]
+pub trait Hotplug: std::fmt::Debug {
+    /// Asks the guest to give up a NIC.
+    async fn unplug(&self, nic: &Nic) -> Result<()>;
+    /// Plugs it in again. It needs the switch, which must connect to `socket` meanwhile.
+    async fn plug(&self, nic: &Nic, socket: &Path) -> Result<()>;
 }
 
 /// The driver of a kind.

@@ -26,6 +26,10 @@ impl Driver for User {
         Ok(())
     }
 
+    fn restore(&self, _: &Port<'_>, _: &Path) -> Result<bool> {
+        Ok(false)
+    }
+
     fn offload(&self, _: &Port<'_>) -> Result<bool> {
         Ok(true)
     }

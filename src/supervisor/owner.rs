@@ -172,7 +172,7 @@ fn begin(site: &Site, vm: Uuid, purpose: Purpose) -> Result<Begin> {
         record
             .apply(&Event::Start)
             .map_err(|refusal| Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)))?;
-        record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None });
+        record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() });
         record.intent = None;
         Ok(Begin::Start(record.spec.clone()))
     })
@@ -196,10 +196,10 @@ fn undo_unfinished(site: &Site, spec: &VmSpec, hypervisor: Handle, ovs: &Ovs) ->
 
 /// One VM, and what its owner needs to know.
 pub(super) struct Supervisor<'a> {
-    site: &'a Site,
+    pub(super) site: &'a Site,
     config: Option<&'a Config>,
-    ovs: Ovs,
-    spec: &'a VmSpec,
+    pub(super) ovs: Ovs,
+    pub(super) spec: &'a VmSpec,
     deadline: Duration,
 }
 

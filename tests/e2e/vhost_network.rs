@@ -1,13 +1,17 @@
 use std::fs::{self, Permissions};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
+use super::clean_stop::Writer;
 use super::{BOOT, Stage};
 use crate::fixtures::ovs::PrivateOvs;
+use crate::fixtures::ping::Ping;
 use crate::trials;
-use crate::world::{Outcome, exercised, need_program, run, skip};
+use crate::world::{Outcome, eventually, exercised, need_program, run, skip};
 
 pub fn trials() -> Vec<Trial> {
     trials![a_guest_on_a_real_switch]
@@ -63,10 +67,50 @@ fn a_guest_on_a_real_switch() -> Outcome {
     // Switched, not looped back: the port's own counters have seen it.
     let statistics = ovs.vsctl(&["get", "Interface", "v1n0", "statistics:rx_packets"]).expect("statistics");
     assert!(statistics.trim().parse::<u64>().expect("a count") > 10, "{statistics}");
+    the_switch_fails(&stage, &ovs, bridge);
+
+    let writer = Writer::start(&stage, "plugged", "v-vm-stop");
     world.v(["vm", "stop", "plugged", "--timeout", "120"]).ok();
     assert_eq!(world.row("plugged")["last_exit"]["reason"], "stopped");
+    writer.check(&stage, "plugged", "v-vm-stop");
     assert_eq!(ovs.vsctl(&["list-ports", bridge]).expect("ports").trim(), "");
     world.v(["vm", "delete", "plugged"]).ok();
     world.assert_empty();
     Ok(())
+}
+
+/// While the host pings the guest: whatever is done to the switch, the loss ends by itself.
+fn the_switch_fails(stage: &Stage, ovs: &PrivateOvs, bridge: &str) {
+    let world = &stage.world;
+    let ping = Ping::start(Ipv4Addr::new(10, 99, 44, 2));
+    eventually("the guest answers", Duration::from_secs(30), || ping.answers());
+    let rows: [(&str, &dyn Fn()); 4] = [
+        ("its port was deleted", &|| drop(ovs.vsctl(&["del-port", bridge, "v1n0"]).expect("del-port"))),
+        ("ovs-vswitchd was killed", &|| {
+            ovs.kill_switch();
+            ovs.start_switch().expect("ovs-vswitchd");
+        }),
+        ("ovsdb-server was restarted", &|| {
+            ovs.stop_database();
+            ovs.start_database().expect("ovsdb-server");
+        }),
+        ("its port was deleted after that", &|| drop(ovs.vsctl(&["del-port", bridge, "v1n0"]).expect("del-port"))),
+    ];
+    for (what, harm) in rows {
+        let before = Instant::now();
+        harm();
+        // What was on its way may still be answered.
+        std::thread::sleep(Duration::from_secs(2));
+        eventually(what, Duration::from_secs(90), || ping.answers());
+        eventually("all is well again", Duration::from_secs(30), || {
+            world.row("plugged")["troubles"].as_array().is_some_and(Vec::is_empty)
+        });
+        exercised(
+            &format!("seconds without the guest when {what}"),
+            &format!("{:.1}", ping.silence(before).as_secs_f32()),
+        );
+    }
+    assert_eq!(ovs.vsctl(&["list-ports", bridge]).expect("ports").trim(), "v1n0");
+    let log = world.v(["vm", "log", "--supervisor", "plugged"]).ok().stdout;
+    assert_eq!(log.matches("is gone from its switch").count(), 2, "{log}");
 }

@@ -6,6 +6,7 @@ mod faults;
 mod life;
 mod many;
 mod privilege;
+mod ports;
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use crate::world::{Outcome, Skip, World, exercised, need_program, skip, trial};
 type Test = fn(&Stage) -> Outcome;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: Vec<(&str, Test)> = [life::TESTS, faults::TESTS, many::TESTS, privilege::TESTS].concat();
+    let tests: Vec<(&str, Test)> = [life::TESTS, faults::TESTS, many::TESTS, ports::TESTS, privilege::TESTS].concat();
     let mut trials = Vec::new();
     for (name, test) in tests {
         for kind in [Kind::Real, Kind::Fake] {

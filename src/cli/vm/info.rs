@@ -3,6 +3,7 @@ use serde::Serialize;
 
 use super::ls::{self, Row, local_time};
 use super::select::One;
+use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
@@ -83,6 +84,10 @@ impl Info {
                     _ => format!("{}, {address}, port {}", nic.mac, nic.port(spec.number)),
                 };
                 line(&format!("network {}", nic.network), text.into());
+                let port = nic.port(spec.number);
+                if let Some(trouble) = full.row.troubles().iter().find(|trouble| trouble.port == port) {
+                    line("", Cell::toned(trouble.to_string(), Tone::Bad));
+                }
             }
             if let Some(ssh) = runtime.as_ref().and_then(|runtime| runtime.ssh) {
                 line("ssh", format!("{ssh} (forwarded)").into());

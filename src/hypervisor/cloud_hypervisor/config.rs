@@ -209,7 +209,7 @@ impl Landlock {
 
 impl Net {
     /// A NIC behind a vhost-user socket that cloud-hypervisor listens on.
-    fn vhost(nic: &Nic, socket: &Path) -> Result<Self> {
+    pub(super) fn vhost(nic: &Nic, socket: &Path) -> Result<Self> {
         let backend = Vhost { vhost_user: true, vhost_mode: VhostMode::Server, vhost_socket: text(socket)? };
         Ok(Self { backend: Some(backend), ..Self::tap(nic, true) })
     }
@@ -218,13 +218,20 @@ impl Net {
     pub(super) fn tap(nic: &Nic, offload: bool) -> Self {
         let refused = NoOffload { offload_tso: false, offload_ufo: false, offload_csum: false };
         Self {
-            id: format!("net{}", nic.index),
+            id: nic_id(nic),
             mac: nic.mac.to_string(),
             num_queues: NIC_QUEUES,
             backend: None,
             offload: (!offload).then_some(refused),
         }
     }
+}
+
+/// What a NIC's id begins with; its index follows.
+pub(super) const NIC: &str = "net";
+
+pub(super) fn nic_id(nic: &Nic) -> String {
+    format!("{NIC}{}", nic.index)
 }
 
 fn disk(id: String, path: String, readonly: bool, vcpu: u32) -> Disk {

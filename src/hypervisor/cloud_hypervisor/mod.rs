@@ -22,6 +22,7 @@ mod contract;
 mod descriptor;
 mod events;
 mod firmware;
+mod hotplug;
 mod process;
 mod version;
 

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,11 +18,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{CallError, Client, Request};
 use super::events::Decoder;
+use super::hotplug::NicHotplug;
 use super::{API_FD, ARGS, EVENTS_FD, Plan, Version, boot};
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{Child, ExitStatus, Handle, Spawn};
+use crate::host::{Child, ExitStatus, Handle, Server, Spawn, server_state};
 use crate::hypervisor::launch_log::LaunchLog;
-use crate::hypervisor::{Launch, Machine, MachineEvent, Spawned};
+use crate::hypervisor::{Hotplug, Launch, Machine, MachineEvent, Spawned};
 use crate::spec::Link;
 
 /// For calls that only flip a switch.
@@ -49,9 +50,8 @@ pub(super) async fn launch(launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<
 }
 
 fn check_socket_paths(launch: &Launch<'_>) -> Result<()> {
-    let vhost = launch.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Vhost { .. }));
     let sockets = [launch.api_socket(), launch.serial_socket()].into_iter();
-    for path in sockets.chain(vhost.map(|nic| launch.run.join(nic.socket()))) {
+    for path in sockets.chain(vhost_sockets(launch)) {
         let length = path.as_os_str().len();
         if length > MAX_SOCKET_PATH {
             let message =
@@ -60,6 +60,11 @@ fn check_socket_paths(launch: &Launch<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn vhost_sockets(launch: &Launch<'_>) -> Vec<PathBuf> {
+    let nics = launch.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Vhost { .. }));
+    nics.map(|nic| launch.run.join(nic.socket())).collect()
 }
 
 fn start(launch: &Launch<'_>, spawned: &Spawned<'_>) -> Result<CloudHypervisorMachine> {
@@ -97,7 +102,7 @@ fn start(launch: &Launch<'_>, spawned: &Spawned<'_>) -> Result<CloudHypervisorMa
         ended: None,
         log,
         boot_deadline: launch.deadline,
-        waits_for_switch: launch.spec.needs_shared_memory(),
+        vhost_sockets: vhost_sockets(launch),
     })
 }
 
@@ -131,7 +136,7 @@ pub(super) async fn adopt(launch: &Launch<'_>, process: Handle) -> Result<CloudH
         ended: None,
         log: LaunchLog::of_running(launch.log),
         boot_deadline: launch.deadline,
-        waits_for_switch: launch.spec.needs_shared_memory(),
+        vhost_sockets: vhost_sockets(launch),
     };
     match (events, timeout(CALL.min(launch.deadline), machine.client.ping()).await) {
         (Ok(events), Ok(Ok(_))) => Ok(CloudHypervisorMachine { events: Some(events), ..machine }),
@@ -166,7 +171,8 @@ pub(super) struct CloudHypervisorMachine {
     ended: Option<ExitStatus>,
     log: LaunchLog,
     boot_deadline: Duration,
-    waits_for_switch: bool,
+    /// Where it waits for its switch.
+    vhost_sockets: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -243,7 +249,7 @@ impl CloudHypervisorMachine {
             Failure::Call(cause) => Error::failed(format!("cloud-hypervisor could not {aim}")).source(cause),
             Failure::Deadline => {
                 let error = Error::failed(format!("cloud-hypervisor {late} in {} s", allowed.as_secs_f64()));
-                if self.waits_for_switch && aim == BOOT {
+                if !self.vhost_sockets.is_empty() && aim == BOOT {
                     error.hint("it waits for the switch to connect to its vhost NICs: is Open vSwitch running?")
                 } else {
                     error
@@ -361,6 +367,12 @@ impl Machine for CloudHypervisorMachine {
     }
 
     async fn pause(&mut self) -> Result<()> {
+        // A NIC that waits for its switch cannot be paused: this call and all after it would wait too.
+        let waits = |path: &&PathBuf| server_state(path).is_ok_and(|server| server == Server::Listening);
+        if let Some(socket) = self.vhost_sockets.iter().find(waits) {
+            return Err(Error::refused(format!("a NIC waits for its switch at `{}`", socket.display()))
+                .hint("start Open vSwitch first; `v vm info` says what is wrong with the port"));
+        }
         self.ask("vm.pause", "pause the VM").await
     }
 
@@ -408,6 +420,10 @@ impl Machine for CloudHypervisorMachine {
                 }
             }
         }
+    }
+
+    fn hotplug(&self) -> Option<Box<dyn Hotplug>> {
+        Some(Box::new(NicHotplug::new(self.client.clone())))
     }
 
     async fn kill(&mut self) -> Result<()> {

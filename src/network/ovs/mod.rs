@@ -16,16 +16,20 @@
 
 mod answer;
 mod daemon;
+mod monitor;
 mod vsctl;
+mod watch;
 
 use std::path::Path;
 
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::host::{Output, Program, ProgramError};
+use crate::host::{Cancel, Output, Program, ProgramError};
 use crate::spec::Mac;
+pub use monitor::{Sight, Sightings};
 use vsctl::{Failure, checked, checked_socket, equals};
+pub use watch::follow;
 
 const VM_KEY: &str = "virshle-vm";
 const NAME_KEY: &str = "virshle-name";
@@ -35,6 +39,7 @@ const VHOST: &str = "dpdkvhostuserclient";
 #[derive(Debug, Clone, Default)]
 pub struct Ovs {
     db: Option<String>,
+    cancel: Cancel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +126,13 @@ struct Wanted<'a> {
 impl Ovs {
     /// `db` as in `ovs-vsctl --db`: `unix:/run/openvswitch/db.sock`; without one, the default.
     pub fn new(db: Option<String>) -> Self {
-        Self { db }
+        Self { db, cancel: Cancel::default() }
+    }
+
+    /// The same switch, whose calls are given up once `cancel` is set.
+    #[must_use]
+    pub fn until(&self, cancel: &Cancel) -> Self {
+        Self { db: self.db.clone(), cancel: cancel.clone() }
     }
 
     /// The version of the installed program.
@@ -359,7 +370,7 @@ impl Ovs {
     }
 
     fn run(&self, args: &[&str]) -> Result<Output, Failure> {
-        vsctl::run(self.db.as_deref(), args)
+        vsctl::run(self.db.as_deref(), &self.cancel, args)
     }
 
     fn read<T>(&self, args: &[&str], parse: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T> {
