@@ -9,6 +9,7 @@ mod confinement;
 mod doctor;
 mod gate;
 mod man;
+mod repair;
 mod supervise;
 mod table;
 mod template;
@@ -57,6 +58,7 @@ enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
     Doctor(doctor::Doctor),
+    Repair(repair::Repair),
     Completions(completions::Completions),
     Man(man::Man),
     #[command(hide = true)]
@@ -97,6 +99,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Template(command) => template::run(command, &site, ui),
         Command::Config(command) => config::run(command, &site, ui),
         Command::Doctor(doctor) => doctor.run(&site, ui),
+        Command::Repair(repair) => repair.run(&site, ui),
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),
         Command::Supervise(supervise) => supervise.run(&site),

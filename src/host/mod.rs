@@ -18,6 +18,7 @@ mod process;
 mod program;
 mod progress;
 mod small_file;
+mod sockets;
 mod tap;
 mod unix_sockets;
 mod user;
@@ -40,6 +41,7 @@ pub use process::{Child, ExitStatus, Handle, Spawn, exec, inherited_pipe, keep_p
 pub use program::{Output, Program, ProgramError, find_program};
 pub use progress::{Progress, Quiet};
 pub use small_file::read_small;
+pub use sockets::bound_sockets;
 pub use tap::{TapError, open_tap};
 pub use unix_sockets::{Server, server_state};
 pub use user::{User, caller};

@@ -71,6 +71,9 @@ pub trait Driver: std::fmt::Debug {
     /// Whether the guest's NIC may leave checksums and segmentation to the host. When not, the
     /// hypervisor must not offer it to the guest.
     fn offload(&self, port: &Port<'_>) -> Result<bool>;
+    /// Writes the VM's name, which is another one now, into a port that is there. The guest
+    /// notices nothing.
+    fn rename(&self, port: &Port<'_>) -> Result<()>;
     /// After the hypervisor has ended.
     fn release(&self, port: &Port<'_>) -> Result<()>;
 }

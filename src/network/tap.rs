@@ -80,6 +80,13 @@ impl Driver for TapPort {
         }
     }
 
+    fn rename(&self, port: &Port<'_>) -> Result<()> {
+        match link_of(&port.nic.link)? {
+            (_, Switch::Ovs, _) => port.ovs.name_port(&port.name(), port.vm, port.vm_name).map(drop),
+            (_, Switch::Bridge, _) => Ok(()),
+        }
+    }
+
     fn release(&self, port: &Port<'_>) -> Result<()> {
         match link_of(&port.nic.link)? {
             (_, Switch::Ovs, _) => port.ovs.release_port(&port.name(), port.vm).map(drop),

@@ -22,7 +22,7 @@ use crate::spec::{Link, Mac, Nic, Switch};
 fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
     let done = in_private_network(|| {
         let switch = PrivateOvs::start(dpdk)?;
-        test(&switch, &Ovs::new(Some(switch.db.clone())));
+        test(&switch, &Ovs::new(Some(switch.db.clone())).for_state(Path::new("/var/lib/we \"b, =x")));
         Ok(())
     });
     if let Err(reason) = done.and_then(|done| done) {
@@ -109,7 +109,16 @@ fn a_vhost_port_from_check_to_release() {
             assert_eq!(row(switch, table, "v1n0", "external_ids:virshle-vm"), format!("{:?}", vm.uuid.to_string()));
             assert_eq!(row(switch, table, "v1n0", "external_ids:attached-mac"), format!("\"{}\"", vm.nic.mac));
         }
+        let renamed = Port { vm_name: "other", ..port };
+        driver.rename(&renamed).unwrap();
+        for table in ["Port", "Interface"] {
+            assert_eq!(row(switch, table, "v1n0", "external_ids:virshle-name"), "other");
+        }
+        driver.rename(&port).unwrap();
         let owner = ovs.port_owner("v1n0").unwrap().unwrap();
+        assert_eq!(ovs.is_ours(&owner), Some(true));
+        let elsewhere = ovs.clone().for_state(Path::new("/elsewhere"));
+        assert_eq!(elsewhere.is_ours(&owner), Some(false));
         assert_eq!(
             (owner.bridge.as_str(), owner.vm, owner.vm_name.as_deref()),
             ("vsbr0", Some(vm.uuid), Some("we\"b, =x"))
@@ -134,6 +143,8 @@ fn a_vhost_port_from_check_to_release() {
             assert!(error.message().contains(&vm.uuid.to_string()), "{error:?}");
         }
         thief.driver().release(&thief.port(ovs)).unwrap();
+        thief.driver().rename(&Port { vm_name: "thief", ..thief.port(ovs) }).unwrap();
+        assert_ne!(row(switch, "Port", "v1n0", "external_ids:virshle-name"), "thief");
         assert!(ovs.port_owner("v1n0").unwrap().is_some(), "another VM's release removes nothing");
         driver.release(&port).unwrap();
         driver.release(&port).unwrap();

@@ -34,6 +34,10 @@ impl Driver for User {
         Ok(true)
     }
 
+    fn rename(&self, _: &Port<'_>) -> Result<()> {
+        Ok(())
+    }
+
     fn release(&self, _: &Port<'_>) -> Result<()> {
         Ok(())
     }

@@ -61,6 +61,10 @@ impl Driver for Vhost {
         Ok(true)
     }
 
+    fn rename(&self, port: &Port<'_>) -> Result<()> {
+        port.ovs.name_port(&port.name(), port.vm, port.vm_name).map(drop)
+    }
+
     fn release(&self, port: &Port<'_>) -> Result<()> {
         port.ovs.release_port(&port.name(), port.vm).map(drop)
     }

@@ -47,7 +47,7 @@ impl Switch {
         let hands = Arc::new(Hands {
             spec: spec.clone(),
             ovs: ovs.until(&cancel),
-            run: site.dirs.run(spec.uuid),
+            run: site.hypervisor_run(spec.uuid),
             cancel,
             turn: Mutex::new(()),
         });

@@ -33,7 +33,7 @@ impl Site {
     }
 
     pub fn ovs(&self, config: &Config) -> Ovs {
-        Ovs::new(config.node.ovs_db.clone())
+        Ovs::new(config.node.ovs_db.clone()).for_state(&self.dirs.state)
     }
 
     /// The lock that a VM's supervisor holds as long as it lives. It lies with the disks, so that a

@@ -56,7 +56,8 @@ impl Ssh {
             "-o".into(),
             "StrictHostKeyChecking=accept-new".into(),
             "-o".into(),
-            option("HostKeyAlias", spec.name.as_str()),
+            // Not the name: that may change, and the key is the VM's.
+            option("HostKeyAlias", &spec.uuid.to_string()),
         ];
         if let Some(login) = self.login.as_ref().or(spec.login.as_ref()) {
             args.extend(["-l".into(), login.into()]);
