@@ -6,6 +6,8 @@ mod complete;
 mod completions;
 mod config;
 mod doctor;
+mod events;
+mod history;
 mod man;
 mod supervise;
 mod table;
@@ -54,6 +56,7 @@ enum Command {
     /// The config file
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
+    Events(events::Events),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),
@@ -88,6 +91,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Vm(command) => vm::run(command, &site, ui),
         Command::Template(command) => template::run(command, &site, ui),
         Command::Config(command) => config::run(command, &site, ui),
+        Command::Events(events) => events.run(&site, ui),
         Command::Doctor(doctor) => doctor.run(&site, ui),
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),

@@ -30,7 +30,7 @@ fn what_does_not_exist() -> Outcome {
     world.v(["vm", "create", "-t", "sx"]).fails(3, &["`sx`", "did you mean `xs`?"]);
     world.v(["template", "show", "large"]).fails(3, &["`large`", "xs"]);
     world.v(["vm", "create", "-t", "xs", "-n", "web"]).ok();
-    for verb in ["start", "stop", "info", "pause", "resume", "delete", "log", "ssh", "console", "restart"] {
+    for verb in ["start", "stop", "info", "pause", "resume", "delete", "log", "ssh", "console", "restart", "history"] {
         world.v(["vm", verb, "wbe"]).fails(3, &["`wbe`", "`web`"]);
     }
     world.v(["vm", "info", "--id", "7"]).fails(3, &["7"]);

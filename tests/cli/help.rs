@@ -37,6 +37,7 @@ fn every_command_has_help() -> Outcome {
         "vm delete",
         "vm console",
         "vm log",
+        "vm history",
         "vm ssh",
         "vm wait",
         "vm show-launch",
@@ -44,6 +45,7 @@ fn every_command_has_help() -> Outcome {
         "template show",
         "config check",
         "config schema",
+        "events",
         "doctor",
         "completions",
         "man",
@@ -79,9 +81,12 @@ fn completions_know_the_names() -> Outcome {
     }
     let bash = need_program("bash")?;
     // What bash does when Tab is pressed behind `v vm start `, and behind `v vm create -t `.
-    for (line, word, expected) in
-        [("v vm start ", "", "webserver"), ("v vm create -t ", "", "xs"), ("v vm sta", "sta", "start")]
-    {
+    for (line, word, expected) in [
+        ("v vm start ", "", "webserver"),
+        ("v vm history ", "", "webserver"),
+        ("v vm create -t ", "", "xs"),
+        ("v vm sta", "sta", "start"),
+    ] {
         let mut words: Vec<&str> = line.split(' ').collect();
         if words.last() != Some(&word) {
             words.push(word);

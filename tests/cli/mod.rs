@@ -3,6 +3,7 @@
 mod create;
 mod faults;
 mod help;
+mod history;
 mod output;
 
 use libtest_mimic::Trial;
@@ -10,7 +11,10 @@ use libtest_mimic::Trial;
 use crate::world::World;
 
 pub fn trials() -> Vec<Trial> {
-    [create::trials(), faults::trials(), help::trials(), output::trials()].into_iter().flatten().collect()
+    [create::trials(), faults::trials(), help::trials(), history::trials(), output::trials()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A world with a template `xs` (one 8 MiB disk, a network `main` with addresses to give) whose
