@@ -9,7 +9,7 @@ use super::owner::Supervisor;
 use crate::error::{Error, Kind, Result};
 use crate::host::ExitStatus;
 use crate::hypervisor::{Machine, MachineEvent};
-use crate::spec::{Event, Exit, Intent, State};
+use crate::spec::{Actor, Event, Exit, Happening, Intent, State};
 use crate::vm::control::{Failure, Reply, Request};
 
 /// How long a guest gets to shut down when the supervisor itself is told to end.
@@ -34,6 +34,7 @@ pub(super) async fn watch(
             event = machine.next_event() => match event {
                 MachineEvent::Ended(status) => break status,
                 MachineEvent::PoweredOff => run.powered_off = true,
+                MachineEvent::Rebooted => supervisor.tell(&Happening::Rebooted),
                 event => tracing::info!(?event, "hypervisor"),
             },
             Some(asked) = asked.recv() => run.handle(machine.as_mut(), asked).await,
@@ -58,20 +59,20 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn handle(&mut self, machine: &mut dyn Machine, asked: Asked) {
-        let Asked { request, reply } = asked;
-        tracing::info!(?request, "asked");
+        let Asked { request, actor, reply } = asked;
+        tracing::info!(?request, %actor, "asked");
         let answer = match request {
             Request::Status => self.state(),
-            Request::Pause => self.pause(machine).await,
-            Request::Resume => self.resume(machine).await,
-            Request::Stop { timeout_ms, intent } => match self.press(machine, intent).await {
+            Request::Pause => self.pause(machine, &actor).await,
+            Request::Resume => self.resume(machine, &actor).await,
+            Request::Stop { timeout_ms, intent } => match self.press(machine, intent, &actor).await {
                 Ok(()) => {
                     self.stop.push((Instant::now() + Duration::from_millis(timeout_ms), Some(reply)));
                     return;
                 }
                 Err(error) => Err(error),
             },
-            Request::ForceStop { intent } => match self.cut(machine, intent).await {
+            Request::ForceStop { intent } => match self.cut(machine, intent, &actor).await {
                 Ok(()) => {
                     self.end.push(reply);
                     return;
@@ -89,36 +90,36 @@ impl Run<'_> {
     }
 
     /// Refused before the hypervisor is asked, recorded after it has done it.
-    async fn pause(&self, machine: &mut dyn Machine) -> Result<State> {
+    async fn pause(&self, machine: &mut dyn Machine, actor: &Actor) -> Result<State> {
         self.refuse(&Event::Pause)?;
         machine.pause().await?;
-        self.record(&Event::Pause)
+        self.record(&Event::Pause, actor)
     }
 
-    async fn resume(&self, machine: &mut dyn Machine) -> Result<State> {
+    async fn resume(&self, machine: &mut dyn Machine, actor: &Actor) -> Result<State> {
         self.refuse(&Event::Resume)?;
         machine.resume().await?;
-        self.record(&Event::Resume)
+        self.record(&Event::Resume, actor)
     }
 
     /// The power button. A paused guest could not react, so it is resumed first.
-    async fn press(&mut self, machine: &mut dyn Machine, intent: Intent) -> Result<()> {
+    async fn press(&mut self, machine: &mut dyn Machine, intent: Intent, actor: &Actor) -> Result<()> {
         let before = self.state()?;
-        self.intend(intent)?;
+        self.intend(intent, actor)?;
         if before == State::Paused {
             machine.resume().await?;
         }
         machine.power_button().await
     }
 
-    async fn cut(&mut self, machine: &mut dyn Machine, intent: Intent) -> Result<()> {
-        self.intend(Intent::ForceStop)?;
+    async fn cut(&mut self, machine: &mut dyn Machine, intent: Intent, actor: &Actor) -> Result<()> {
+        self.intend(Intent::ForceStop, actor)?;
         tracing::info!(?intent, "power cut");
         machine.kill().await
     }
 
-    fn intend(&mut self, intent: Intent) -> Result<()> {
-        self.supervisor.update(|record| {
+    fn intend(&mut self, intent: Intent, actor: &Actor) -> Result<()> {
+        self.supervisor.update_by(actor, |record| {
             record.apply(&Event::Stop).map_err(|refusal| Error::new(Kind::Refused, refusal.to_string()))?;
             record.intent = Some(intent);
             Ok(())
@@ -132,8 +133,8 @@ impl Run<'_> {
         state.after(event).map_err(|refusal| Error::refused(refusal.to_string()))
     }
 
-    fn record(&self, event: &Event) -> Result<State> {
-        self.supervisor.update(|record| {
+    fn record(&self, event: &Event, actor: &Actor) -> Result<State> {
+        self.supervisor.update_by(actor, |record| {
             record.apply(event)?;
             Ok(record.state)
         })
@@ -154,7 +155,7 @@ impl Run<'_> {
                 }
                 // Our own end was asked for, and the guest had its time.
                 None => {
-                    if let Err(error) = self.cut(machine, Intent::ForceStop).await {
+                    if let Err(error) = self.cut(machine, Intent::ForceStop, &Actor::Supervisor).await {
                         tracing::error!(error = %error.chain().join(": "), "power not cut");
                     }
                 }
@@ -178,7 +179,7 @@ impl Run<'_> {
     /// SIGTERM, from a service manager or the host's shutdown: an orderly stop, with a limit.
     async fn terminate(&mut self, machine: &mut dyn Machine) {
         tracing::info!("SIGTERM: the guest is asked to shut down");
-        if let Err(error) = self.press(machine, Intent::Stop).await {
+        if let Err(error) = self.press(machine, Intent::Stop, &Actor::Supervisor).await {
             tracing::error!(error = %error.chain().join(": "), "power button not pressed");
         }
         self.stop.push((Instant::now() + TERM_TIMEOUT, None));

@@ -3,6 +3,7 @@
 //! What boots is a payload of a few hundred bytes, which runs even where no Linux guest could.
 
 mod faults;
+mod history;
 mod life;
 mod many;
 
@@ -16,7 +17,7 @@ use crate::world::{Outcome, Skip, World, exercised, need_program, skip, trial};
 type Test = fn(&Stage) -> Outcome;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: Vec<(&str, Test)> = [life::TESTS, faults::TESTS, many::TESTS].concat();
+    let tests: Vec<(&str, Test)> = [life::TESTS, faults::TESTS, history::TESTS, many::TESTS].concat();
     let mut trials = Vec::new();
     for (name, test) in tests {
         for kind in [Kind::Real, Kind::Fake] {
