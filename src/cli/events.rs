@@ -40,7 +40,7 @@ impl Events {
         let store = Store::open_read_only(&path)?;
         let vm = match (&self.vm, &store) {
             (Some(vm), Some(store)) => Some(history::find(store, vm, ui)?),
-            (Some(vm), None) => return Err(history::none(vm)),
+            (Some(_), None) => return site.reader().map(drop),
             (None, _) => None,
         };
         // Before the lines are read: what comes between the two is read again, and not lost.

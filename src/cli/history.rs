@@ -79,12 +79,6 @@ fn ago(timestamp: &str, now: Timestamp) -> String {
     }
 }
 
-/// There is no database, so there is no VM.
-pub(super) fn none(text: &str) -> Error {
-    Error::not_found(format!("there is no VM `{}`", text.escape_debug()))
-        .hint("there are no VMs yet; make one with `v vm create -t TEMPLATE`")
-}
-
 /// The VM that a word means, or meant: one that is there, else the one that had the name last.
 pub(super) fn find(store: &Store, text: &str, ui: &Ui) -> Result<Uuid> {
     let missing = match store.find(text) {

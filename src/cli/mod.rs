@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use crate::host::Dirs;
+use crate::host::{self, Dirs};
 use crate::vm::Site;
 use ui::Ui;
 
@@ -85,7 +85,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What any command may have open at once.
+const DESCRIPTORS: usize = 16;
+
 fn run(cli: Cli, ui: &Ui) -> Result<()> {
+    host::check_descriptors(DESCRIPTORS)?;
     let site = Site::new(Dirs::find(cli.root.or_else(root_of_environment).as_deref())?);
     match cli.command {
         Command::Vm(command) => vm::run(command, &site, ui),

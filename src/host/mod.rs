@@ -20,7 +20,7 @@ mod writeback;
 pub use cancel::Cancel;
 pub use clock::{Timestamp, now, pause};
 pub use dirs::{Dirs, Mode};
-pub use facts::memory_size;
+pub use facts::{check_descriptors, descriptor_limit, memory_size};
 pub use image_file::{free_space, open_image};
 pub use link::NetDevice;
 pub use lock::{Lock, LockError};

@@ -43,6 +43,9 @@ impl Follow {
         }
         let Some((store, _)) = &self.open else { return Ok(Vec::new()) };
         let entries = store.events_after(self.id, self.vm)?;
+        if store.is_alone() {
+            self.open = None;
+        }
         if let Some(last) = entries.last() {
             self.id = last.id;
         }

@@ -22,20 +22,8 @@ pub(super) struct Booted {
     pub(super) ssh: Option<SocketAddrV4>,
 }
 
-/// The longest path a unix socket can have, without its closing zero.
-const SOCKET_PATH_LIMIT: usize = 107;
-
 /// A fresh runtime folder: what an earlier life left would make the hypervisor fail to bind.
 pub(super) fn fresh_runtime_folder(run: &Path) -> Result<()> {
-    let longest = run.join("control.sock");
-    let length = longest.as_os_str().len();
-    if length > SOCKET_PATH_LIMIT {
-        return Err(Error::usage(format!(
-            "the path `{}` has {length} bytes, and a socket's can have {SOCKET_PATH_LIMIT}",
-            longest.display()
-        ))
-        .hint("name a root with a shorter path"));
-    }
     vm::make_private(run)?;
     let clear = || -> io::Result<()> {
         for entry in fs::read_dir(run)? {

@@ -15,6 +15,7 @@
 mod boot;
 mod console;
 mod control;
+mod last_word;
 mod log;
 mod owner;
 mod ports;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::boot::{self, Booted};
 use super::console::Console;
 use super::control::{self, Asked};
+use super::last_word::until_recorded;
 use super::ports::Ports;
 use super::watch::{Waiting, watch};
 use crate::config::Config;
@@ -32,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a process may take to be gone after SIGKILL.
 const KILLED: Duration = Duration::from_secs(10);
 
+/// What a supervisor has open, with a terminal attached.
+const DESCRIPTORS: usize = 28;
+
 /// Owns the VM until it ends. `ready` gets one line: `null` once it is watched, or why not. `actor`
 /// is whose wish it is that the VM runs: its start is noted as theirs, what the supervisor does
 /// later of its own accord is not.
@@ -44,7 +48,8 @@ pub fn supervise(
     ready: Option<OwnedFd>,
 ) -> Result<()> {
     let mut ready = Ready(ready);
-    let result = own(site, vm, purpose, actor, deadline, &mut ready);
+    let result =
+        host::check_descriptors(DESCRIPTORS).and_then(|()| own(site, vm, purpose, actor, deadline, &mut ready));
     match &result {
         Ok(()) => ready.say(None),
         Err(error) => ready.say(Some(error)),
@@ -86,12 +91,13 @@ fn own(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor, deadline: Duratio
         (Ok(end), _) => end,
         // A run that never began has ended; a guest that could not be adopted has not.
         (Err(error), Task::Start) => {
-            supervisor.end(&Exit::BootFailed { detail: error.chain().join(": ") })?;
+            let exit = Exit::BootFailed { detail: error.chain().join(": ") };
+            tasks.block_on(&runtime, supervisor.end(&exit))?;
             return Err(error.context(failed()));
         }
         (Err(error), Task::Adopt(..)) => return Err(error.context(failed())),
     };
-    supervisor.end(&exit)?;
+    tasks.block_on(&runtime, supervisor.end(&exit))?;
     tracing::info!(%exit, "ended");
     // Answers only now, so that whoever waited finds the record written, the ports free, and can
     // start the VM again at once.
@@ -357,12 +363,12 @@ impl Supervisor<'_> {
     }
 
     /// The last word on this run: nothing of it is left on the host.
-    fn end(&self, exit: &Exit) -> Result<()> {
+    async fn end(&self, exit: &Exit) -> Result<()> {
         let run = self.site.dirs.run(self.spec.uuid);
         if let Err(error) = fs::remove_dir_all(&run) {
             tracing::warn!(%error, "runtime folder not removed");
         }
-        self.update(|record| Ok(record.end(exit.clone())?))
+        until_recorded(|| self.update(|record| Ok(record.end(exit.clone())?))).await
     }
 }
 

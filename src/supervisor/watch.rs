@@ -89,17 +89,26 @@ impl Run<'_> {
         self.supervisor.update(|record| Ok(record.state))
     }
 
-    /// Refused before the hypervisor is asked, recorded after it has done it.
+    /// Refused before the hypervisor is asked, recorded after it has done it. What cannot be
+    /// recorded is taken back: a guest that is paused must not be said to run.
     async fn pause(&self, machine: &mut dyn Machine, actor: &Actor) -> Result<State> {
         self.refuse(&Event::Pause)?;
         machine.pause().await?;
-        self.record(&Event::Pause, actor)
+        let recorded = self.record(&Event::Pause, actor);
+        if recorded.is_err() {
+            machine.resume().await?;
+        }
+        recorded
     }
 
     async fn resume(&self, machine: &mut dyn Machine, actor: &Actor) -> Result<State> {
         self.refuse(&Event::Resume)?;
         machine.resume().await?;
-        self.record(&Event::Resume, actor)
+        let recorded = self.record(&Event::Resume, actor);
+        if recorded.is_err() {
+            machine.pause().await?;
+        }
+        recorded
     }
 
     /// The power button. A paused guest could not react, so it is resumed first.

@@ -31,8 +31,8 @@ fn words(rows: &[Value]) -> Vec<String> {
 
 fn a_history_is_read_by_people_and_by_scripts() -> Outcome {
     let world = world();
-    world.v(["vm", "history", "web"]).fails(3, &["`web`", "v vm create"]);
-    world.v(["events", "--vm", "web"]).fails(3, &["`web`"]);
+    world.v(["vm", "history", "web"]).fails(3, &["there are no VMs", "v vm create"]);
+    world.v(["events", "--vm", "web"]).fails(3, &["there are no VMs"]);
     assert_eq!(world.v(["events"]).ok().stdout, "");
     assert_eq!(world.v(["events", "-o", "json"]).ok().stdout, "[]\n");
     assert!(!world.state().exists(), "looking makes nothing");

@@ -41,6 +41,16 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// For what depends on how many descriptors a hypervisor needs.
+    pub fn stand_in() -> Result<Self, Skip> {
+        Self::new(Kind::Fake)
+    }
+
+    /// The real program where it can run, else the stand-in: for what is about neither.
+    pub fn either() -> Result<Self, Skip> {
+        Self::new(Kind::Real).or_else(|_| Self::new(Kind::Fake))
+    }
+
     fn new(kind: Kind) -> Result<Self, Skip> {
         let program = match kind {
             Kind::Real => {

@@ -5,7 +5,6 @@ use crate::cli::history;
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
 use crate::host;
-use crate::store::Store;
 use crate::vm::Site;
 
 /// Show what happened to a VM, and who asked for it
@@ -27,7 +26,7 @@ pub(crate) struct History {
 
 impl History {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        let store = Store::open_read_only(&site.dirs.database())?.ok_or_else(|| history::none(&self.vm))?;
+        let store = site.reader()?;
         let vm = history::find(&store, &self.vm, ui)?;
         let entries = store.history(Some(vm), self.lines)?;
         if entries.is_empty() && self.output == Format::Table {

@@ -32,7 +32,7 @@ struct Full {
 
 impl Info {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        let store = site.store()?;
+        let store = site.reader()?;
         let observed = vm::observe(site, self.vm.find(&store)?)?;
         let runtime = observed.record.runtime.clone();
         let exit = observed.record.exit.as_ref().map(ToString::to_string);
