@@ -8,6 +8,8 @@ mod config;
 mod confinement;
 mod doctor;
 mod gate;
+mod events;
+mod history;
 mod man;
 mod repair;
 mod supervise;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use crate::host::Dirs;
+use crate::host::{self, Dirs};
 use crate::vm::Site;
 use ui::Ui;
 
@@ -57,6 +59,7 @@ enum Command {
     /// The config file
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
+    Events(events::Events),
     Doctor(doctor::Doctor),
     Repair(repair::Repair),
     Completions(completions::Completions),
@@ -88,16 +91,21 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What any command may have open at once.
+const DESCRIPTORS: usize = 16;
+
 fn run(cli: Cli, ui: &Ui) -> Result<()> {
     // Its environment is the hypervisor's: empty. It finds no folder, and needs none.
     if let Command::Gate(gate) = &cli.command {
         return gate.run();
     }
+    host::check_descriptors(DESCRIPTORS)?;
     let site = Site::new(Dirs::find(cli.root.or_else(root_of_environment).as_deref())?);
     match cli.command {
         Command::Vm(command) => vm::run(command, &site, ui),
         Command::Template(command) => template::run(command, &site, ui),
         Command::Config(command) => config::run(command, &site, ui),
+        Command::Events(events) => events.run(&site, ui),
         Command::Doctor(doctor) => doctor.run(&site, ui),
         Command::Repair(repair) => repair.run(&site, ui),
         Command::Completions(completions) => completions.run(ui),

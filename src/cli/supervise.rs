@@ -18,6 +18,9 @@ pub(super) struct Supervise {
     /// Watch over a guest that runs already, and whose supervisor was killed
     #[arg(long)]
     adopt: bool,
+    /// The user whose wish it is that the VM runs; without it, the one who runs this
+    #[arg(long, value_name = "UID")]
+    by: Option<u32>,
 }
 
 impl Supervise {
@@ -28,6 +31,7 @@ impl Supervise {
         host::keep_private();
         let purpose = if self.adopt { Purpose::Adopt } else { Purpose::Start };
         let ready = host::inherited_pipe(READY_FD);
-        supervisor::supervise(site, self.vm, purpose, Duration::from_secs(self.deadline), ready)
+        let actor = self.by.map_or_else(host::caller, host::actor);
+        supervisor::supervise(site, self.vm, purpose, &actor, Duration::from_secs(self.deadline), ready)
     }
 }

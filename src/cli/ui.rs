@@ -1,5 +1,3 @@
-#![allow(clippy::print_stdout, clippy::print_stderr)] // This is where the program prints.
-
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -10,7 +8,7 @@ use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 
 use super::colour::{Tone, paint};
-use super::table::Table;
+use super::table::{Rolling, Table};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Progress;
 
@@ -43,20 +41,21 @@ impl Ui {
         let colour_err = wanted && io::stderr().is_terminal();
         let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(io::stderr);
         // A second set-up in one process is refused, and harmless.
-        let _ = log.without_time().with_ansi(colour_err).try_init();
+        let _ = log.without_time().with_ansi(colour_err).log_internal_errors(false).try_init();
         Self { verbose, colour_out: wanted && io::stdout().is_terminal(), colour_err }
     }
 
     /// Where stderr is a log that is read later: with the time, and with what was done.
     pub(super) fn for_a_log() -> Self {
         let log = tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_target(false);
-        let _ = log.with_writer(io::stderr).with_ansi(false).try_init();
+        // A log on a full disk must not end who writes it, as telling of the failure would.
+        let _ = log.with_writer(io::stderr).with_ansi(false).log_internal_errors(false).try_init();
         Self { verbose: 0, colour_out: false, colour_err: false }
     }
 
     /// A line of talk.
     pub(super) fn say(&self, text: impl AsRef<str>) {
-        eprintln!("{}", text.as_ref());
+        talk(text.as_ref());
     }
 
     /// A line of data. A reader that went away ends the program quietly, as in any pipe.
@@ -64,9 +63,8 @@ impl Ui {
         let mut out = io::stdout().lock();
         let text = text.as_ref();
         let newline = if text.ends_with('\n') { "" } else { "\n" };
-        if write!(out, "{text}{newline}").and_then(|()| out.flush()).is_err() {
-            std::process::exit(0);
-        }
+        let written = write!(out, "{text}{newline}").and_then(|()| out.flush());
+        self.end_if_unread(written);
     }
 
     /// Data for a script, which a person has just been told in words.
@@ -79,24 +77,35 @@ impl Ui {
     /// Data as it is, without a line's end.
     pub(super) fn data_raw(&self, bytes: &[u8]) {
         let mut out = io::stdout().lock();
-        if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
-            std::process::exit(0);
+        let written = out.write_all(bytes).and_then(|()| out.flush());
+        self.end_if_unread(written);
+    }
+
+    /// A reader that went away has what it wanted; a full disk has not.
+    fn end_if_unread(&self, written: io::Result<()>) {
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(error) => {
+                self.error(&Error::failed("cannot write to standard output").source(error));
+                std::process::exit(1);
+            }
         }
     }
 
     pub(super) fn error(&self, error: &Error) {
         let chain = error.chain();
         let mark = self.paint_err(Tone::Bad, "error");
-        eprintln!("{mark}: {}", chain[0]);
+        talk(&format!("{mark}: {}", chain[0]));
         for cause in &chain[1..] {
             // An excerpt of a file is shown as it stands; its first line is the place, named above.
             match cause.strip_prefix("--> ").and_then(|excerpt| excerpt.split_once('\n')) {
-                Some((_, excerpt)) => eprintln!("{excerpt}"),
-                None => eprintln!("  {} {cause}", self.paint_err(Tone::Dim, "because:")),
+                Some((_, excerpt)) => talk(excerpt),
+                None => talk(&format!("  {} {cause}", self.paint_err(Tone::Dim, "because:"))),
             }
         }
         if let Some(hint) = error.hint_text() {
-            eprintln!("{}: {hint}", self.paint_err(Tone::Strong, "hint"));
+            talk(&format!("{}: {hint}", self.paint_err(Tone::Strong, "hint")));
         }
     }
 
@@ -115,6 +124,27 @@ impl Ui {
         Ok(())
     }
 
+    /// Rows that come one after the other; as JSON an object per line, as YAML one growing list.
+    pub(super) fn roll<T: Serialize>(
+        &self,
+        format: Format,
+        rolling: &mut Rolling,
+        rows: &[T],
+        table: impl FnOnce(&[T]) -> Table,
+    ) -> Result<()> {
+        match format {
+            Format::Table => self.data_raw(rolling.render(&table(rows), self.colour_out).as_bytes()),
+            Format::Json => {
+                for row in rows {
+                    self.data(serde_json::to_string(row).or_failed(|| "cannot write JSON".into())?);
+                }
+            }
+            Format::Yaml if rows.is_empty() => {}
+            Format::Yaml => self.data(serde_yaml_ng::to_string(rows).or_failed(|| "cannot write YAML".into())?),
+        }
+        Ok(())
+    }
+
     fn paint_err(&self, tone: Tone, text: &str) -> String {
         paint(self.colour_err, tone, text)
     }
@@ -123,6 +153,11 @@ impl Ui {
     pub(super) fn progress(&self) -> Bar {
         Bar { shown: io::stderr().is_terminal(), bar: Mutex::new(None) }
     }
+}
+
+/// A line on stderr. Where nobody can hear it, the work goes on: `eprintln!` would panic.
+fn talk(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The columns of the terminal that stdout is, if it is one.

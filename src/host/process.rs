@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -267,9 +268,14 @@ impl Child {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handle {
     pub pid: i32,
-    /// Clock ticks after boot, as in field 22 of `/proc/<pid>/stat`.
+    /// Clock ticks after boot, as in field 22 of `/proc/<pid>/stat`, and above [`TICKS`] which boot
+    /// it was: a host that starts the same things in the same order gives the same pids at almost
+    /// the same ticks. Versions before 0.2 did not note the boot.
     pub start_time: u64,
 }
+
+/// The low bits, which hold the ticks: enough for centuries.
+const TICKS: u32 = 40;
 
 impl Handle {
     pub fn current() -> io::Result<Self> {
@@ -298,9 +304,18 @@ impl Handle {
     /// Whether this very process still exists (a zombie does not count).
     pub fn is_alive(self) -> bool {
         match stat(self.pid) {
-            Ok((state, start)) => start == self.start_time && !matches!(state, 'Z' | 'X'),
-            Err(_) => false,
+            Ok((state, start)) => self.began(start) && !matches!(state, 'Z' | 'X'),
+            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => false,
+            // We cannot look (too many open files, a hidden /proc). What may live is not taken for
+            // dead: its disks would be given to another process.
+            Err(_) => Pid::from_raw(self.pid)
+                .is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))),
         }
+    }
+
+    fn began(self, start: u64) -> bool {
+        let without_boot = self.start_time >> TICKS == 0;
+        self.start_time == start || without_boot && self.start_time == start & ((1 << TICKS) - 1)
     }
 
     /// Sends a signal, unless the pid has passed to another process. `false`: it was gone.
@@ -335,8 +350,17 @@ fn stat(pid: i32) -> io::Result<(char, u64)> {
     let after = text.rsplit_once(')').ok_or_else(invalid)?.1;
     let mut fields = after.split_ascii_whitespace();
     let state = fields.next().and_then(|field| field.chars().next()).ok_or_else(invalid)?;
-    let start = fields.nth(18).and_then(|field| field.parse().ok()).ok_or_else(invalid)?;
-    Ok((state, start))
+    let ticks: u64 = fields.nth(18).and_then(|field| field.parse().ok()).ok_or_else(invalid)?;
+    Ok((state, boot() << TICKS | ticks))
+}
+
+/// Some bits of the kernel's id of this boot; 0 where it has none.
+fn boot() -> u64 {
+    static BOOT: OnceLock<u64> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.get(..6).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+    })
 }
 
 #[cfg(test)]
@@ -350,6 +374,19 @@ mod tests {
         let other = Handle { start_time: me.start_time + 1, ..me };
         assert!(!other.is_alive());
         assert!(!other.signal(Signal::KILL).unwrap());
+    }
+
+    #[test]
+    fn a_process_of_another_boot_is_another_process() {
+        let me = Handle::current().unwrap();
+        assert_ne!(me.start_time >> TICKS, 0, "this kernel has a boot id");
+        let before = Handle { start_time: me.start_time ^ 1 << (TICKS + 3), ..me };
+        assert!(!before.is_alive());
+        assert!(!before.signal(Signal::KILL).unwrap());
+        // As an earlier version recorded it.
+        let old = Handle { start_time: me.start_time & ((1 << TICKS) - 1), ..me };
+        assert!(old.is_alive());
+        assert!(!Handle { start_time: old.start_time + 1, ..old }.is_alive());
     }
 
     #[tokio::test(flavor = "current_thread")]

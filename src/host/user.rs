@@ -63,6 +63,11 @@ pub fn caller() -> Actor {
     let uid = rustix::process::getuid();
     let sudo = || std::env::var("SUDO_UID").ok()?.parse().ok();
     let uid = if uid.is_root() { sudo().unwrap_or(0) } else { uid.as_raw() };
+    actor(uid)
+}
+
+/// A user of this host as the cause of a change.
+pub fn actor(uid: u32) -> Actor {
     Actor::User { uid, name: User::by_uid(uid).map(|user| user.name) }
 }
 
@@ -78,5 +83,7 @@ mod tests {
         assert_eq!(User::by_name("no such user"), None);
         assert_eq!(User::by_name("nul\0byte"), None);
         assert_eq!(User::by_uid(4_000_000_000), None);
+        assert_eq!(actor(0).to_string(), "root");
+        assert_eq!(actor(4_000_000_000).to_string(), "uid 4000000000");
     }
 }

@@ -1,7 +1,6 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::{Exit, Intent, Name, State};
 
@@ -13,6 +12,8 @@ pub enum Actor {
     User { uid: u32, name: Option<String> },
     /// The VM's supervisor, of its own accord: an end that it saw, a restart by policy.
     Supervisor,
+    /// Nobody saw it happen; or what was noted cannot be read.
+    Unknown,
 }
 
 impl fmt::Display for Actor {
@@ -21,6 +22,7 @@ impl fmt::Display for Actor {
             Actor::User { name: Some(name), .. } => f.pad(name),
             Actor::User { uid, name: None } => f.pad(&format!("uid {uid}")),
             Actor::Supervisor => f.pad("supervisor"),
+            Actor::Unknown => f.pad("?"),
         }
     }
 }
@@ -63,17 +65,75 @@ pub enum Happening {
     Repaired {
         detail: String,
     },
+    /// A line that this program cannot read. Never written.
+    #[serde(skip_deserializing)]
+    Unreadable {
+        detail: String,
+    },
+}
+
+impl Happening {
+    /// What the VM is or was, in a word or two.
+    pub fn words(&self) -> String {
+        use State as S;
+        match self {
+            Happening::State { from: Some(S::Creating), to: S::Stopped, .. } => "created".to_owned(),
+            Happening::State { from: Some(S::Paused), to: S::Running, .. } => "resumed".to_owned(),
+            Happening::State { from: Some(S::Stopping), to: S::Running, .. } => "still running".to_owned(),
+            Happening::State { to, .. } => to.to_string(),
+            Happening::Deleted => "deleted".to_owned(),
+            Happening::Renamed { .. } => "renamed".to_owned(),
+            Happening::Rebooted => "rebooted".to_owned(),
+            Happening::WatchdogFired => "reset".to_owned(),
+            Happening::Adopted => "adopted".to_owned(),
+            Happening::PortLost { .. } => "port lost".to_owned(),
+            Happening::PortRestored { .. } => "port restored".to_owned(),
+            Happening::PortDead { .. } => "port dead".to_owned(),
+            Happening::Repaired { .. } => "repaired".to_owned(),
+            Happening::Unreadable { .. } => "unreadable".to_owned(),
+        }
+    }
+
+    /// Why, where more is known than the words say.
+    pub fn cause(&self) -> Option<String> {
+        use State as S;
+        Some(match self {
+            Happening::State { exit: Some(exit), .. } => exit.to_string(),
+            Happening::State { from: Some(S::Stopping), to: S::Running, .. } => {
+                "the guest has not shut down in its time".to_owned()
+            }
+            Happening::State { to: S::Restarting, .. } => "by its restart policy".to_owned(),
+            Happening::State { to: S::Stopping, intent: Some(intent), .. } => match intent {
+                Intent::Stop => "asked to shut down",
+                Intent::ForceStop => "power to be cut",
+                Intent::Restart => "asked to shut down, to be started again",
+                Intent::Delete => "power to be cut, to be deleted",
+            }
+            .to_owned(),
+            Happening::Renamed { from } => format!("it was `{from}`"),
+            Happening::Rebooted => "by the guest".to_owned(),
+            Happening::WatchdogFired => "by its watchdog: the guest had stopped feeding it".to_owned(),
+            Happening::Adopted => "its supervisor had ended and left it running".to_owned(),
+            Happening::PortLost { port } => format!("`{port}` was gone from its switch"),
+            Happening::PortRestored { port } => format!("`{port}`"),
+            Happening::PortDead { port } => format!("`{port}` is there again, but the guest's NIC stays dead"),
+            Happening::Repaired { detail } | Happening::Unreadable { detail } => detail.clone(),
+            Happening::State { .. } | Happening::Deleted => return None,
+        })
+    }
 }
 
 /// One line of a VM's history. It outlives the VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Grows with time, never given twice.
+    /// Grows from line to line, whatever the clock does, and is never given twice.
     pub id: i64,
-    /// RFC 3339, UTC.
+    /// RFC 3339, UTC: the clock as it stood then.
     pub time: String,
-    pub vm: Uuid,
-    pub name: Name,
+    /// The VM's uuid.
+    pub vm: String,
+    /// The VM's name at that time.
+    pub name: String,
     pub actor: Actor,
     #[serde(flatten)]
     pub happening: Happening,

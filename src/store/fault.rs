@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
 use crate::error::Error;
 
@@ -45,6 +46,9 @@ impl Fault {
         let file = path.display();
         let restore = || format!("nothing was changed; restore `{file}` from a backup, or move it aside to begin anew");
         let (message, hint) = match error.sqlite_error_code() {
+            _ if no_room_for_index(&error) => {
+                (format!("no space left to open the database `{file}`"), "free some space and try again".to_owned())
+            }
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => return locked(path).source(cause(&error)),
             Some(ErrorCode::NotADatabase) => (format!("`{file}` is not a database"), restore()),
             Some(ErrorCode::DatabaseCorrupt) => (
@@ -70,6 +74,11 @@ impl Fault {
         };
         Error::failed(message).hint(hint).source(cause(&error))
     }
+}
+
+/// Whether the file that a log's readers and writers share could not be made large enough.
+pub(super) fn no_room_for_index(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(code, _) if code.extended_code == SQLITE_IOERR_SHMSIZE)
 }
 
 /// sqlite's own words once; rusqlite would say them twice, as error and as its source.

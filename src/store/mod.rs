@@ -7,6 +7,7 @@
 mod address;
 mod fault;
 mod find;
+mod follow;
 mod history;
 mod migrations;
 mod open;
@@ -17,6 +18,8 @@ mod vms;
 mod tests;
 
 pub use find::Selector;
+pub use follow::Follow;
+pub use history::Remembered;
 pub use open::Store;
 pub use record::{Record, Retries, Runtime};
 pub use vms::{Draft, Reserved};

@@ -27,7 +27,7 @@ use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Lock, LockError};
 use crate::spec::Actor;
 
-use super::fault::{Fault, locked};
+use super::fault::{Fault, locked, no_room_for_index};
 use super::migrations::{self, Schema};
 
 /// How long one process waits for another's transaction. One takes milliseconds, so fifty
@@ -44,11 +44,15 @@ pub struct Store {
     path: PathBuf,
     /// Who is noted as the cause of what is changed through it; without one, the caller.
     actor: Option<Actor>,
+    access: Access,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
     Read,
+    /// For a look on a full disk, where the log's shared index cannot be made: the index is in
+    /// memory, and nobody else can have the file open.
+    ReadAlone,
     Write,
 }
 
@@ -66,7 +70,7 @@ impl Store {
             refuse_if_lost(path)?;
             return Ok(None);
         }
-        let (store, schema) = Self::connect(path, Access::Read, PATIENCE)?;
+        let (store, schema) = Self::connect_to_read(path)?;
         if schema == Schema::Current {
             return Ok(Some(store));
         }
@@ -103,22 +107,44 @@ impl Store {
         Ok(store)
     }
 
+    fn connect_to_read(path: &Path) -> Result<(Self, Schema)> {
+        let explain = |fault: Fault| fault.explain(path, "read the schema");
+        let (access, looked) = match Self::connect_and_look(path, Access::Read, PATIENCE) {
+            Err(Fault::Sql(error)) if no_room_for_index(&error) => {
+                (Access::ReadAlone, Self::connect_and_look(path, Access::ReadAlone, PATIENCE))
+            }
+            looked => (Access::Read, looked),
+        };
+        let (connection, schema) = looked.map_err(explain)?;
+        Ok((Self { connection, path: path.to_owned(), actor: None, access }, schema))
+    }
+
+    /// Whether others wait as long as this one is open.
+    pub(super) fn is_alone(&self) -> bool {
+        self.access == Access::ReadAlone
+    }
+
     fn connect(path: &Path, access: Access, patience: Duration) -> Result<(Self, Schema)> {
         let (connection, schema) =
             Self::connect_and_look(path, access, patience).map_err(|fault| fault.explain(path, "read the schema"))?;
-        Ok((Self { connection, path: path.to_owned(), actor: None }, schema))
+        Ok((Self { connection, path: path.to_owned(), actor: None, access }, schema))
     }
 
     fn connect_and_look(path: &Path, access: Access, patience: Duration) -> Result<(Connection, Schema), Fault> {
         let flags = match access {
             Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
-            Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            // Only a file that may be written can be had alone.
+            Access::ReadAlone | Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
         };
         let mut connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(patience)?;
         // What is refused below must stay as it is: without this, closing the connection would
         // move an earlier command's log into the file.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        if access == Access::ReadAlone {
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            connection.pragma_update(None, "query_only", true)?;
+        }
         let schema = migrations::schema(&connection)?;
         match schema {
             Schema::Foreign => return Err(migrations::refuse_foreign(path).into()),

@@ -29,21 +29,10 @@ const OURSELVES: &str = "/proc/self/exe";
 /// The version of Landlock that cloud-hypervisor insists on.
 const LANDLOCK: u32 = 3;
 
-/// The longest path a unix socket can have, without its closing zero.
-const SOCKET_PATH_LIMIT: usize = 107;
-
 /// A fresh runtime folder: what an earlier life left would make the hypervisor fail to bind.
 pub(super) fn fresh_runtime_folder(site: &Site, vm: Uuid) -> Result<()> {
+    site.check_socket_paths(vm)?;
     let run = &site.dirs.run(vm);
-    let longest = site.hypervisor_run(vm).join("serial.sock");
-    let length = longest.as_os_str().len();
-    if length > SOCKET_PATH_LIMIT {
-        return Err(Error::usage(format!(
-            "the path `{}` has {length} bytes, and a socket's can have {SOCKET_PATH_LIMIT}",
-            longest.display()
-        ))
-        .hint("name a root with a shorter path"));
-    }
     vm::make_private(run)?;
     let clear = || -> io::Result<()> {
         for entry in fs::read_dir(run)? {

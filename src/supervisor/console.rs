@@ -15,11 +15,17 @@ use tokio::sync::{broadcast, mpsc};
 use super::log::RotatingLog;
 use super::ports::appears;
 use crate::error::{OrFailed, Result};
+use crate::host;
 
 /// The console log's size before it is rotated.
 const LOG_LIMIT: u64 = 4 << 20;
 /// What one who attaches is shown of the past.
 const HISTORY: u64 = 64 << 10;
+/// How many may be attached at once, and how many descriptors are kept for everything else.
+const MOST_CLIENTS: usize = 64;
+const RESERVED: usize = 28;
+/// How often a client whose input has ended is looked for.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the hypervisor may take to make the socket it was told of.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -56,6 +62,7 @@ impl Console {
     /// Serves it until the task is dropped: logs, and lets clients attach at `socket`.
     pub(super) async fn serve(self, socket: UnixListener) {
         let log = Rc::new(RefCell::new(self.log));
+        let mut logging = true;
         let (output, _) = broadcast::channel::<Vec<u8>>(64);
         let (input, mut typed) = mpsc::channel::<Vec<u8>>(16);
         tokio::task::spawn_local(accept(socket, Rc::clone(&log), output.clone(), input));
@@ -68,9 +75,14 @@ impl Console {
                     bytes = read.read(&mut buffer) => match bytes {
                         Ok(0) | Err(_) => break,
                         Ok(count) => {
-                            if let Err(error) = log.borrow_mut().write(&buffer[..count]) {
-                                tracing::warn!(%error, "console log not written");
+                            let written = log.borrow_mut().write(&buffer[..count]);
+                            // A full disk is told once, not with every byte.
+                            match (&written, logging) {
+                                (Err(error), true) => tracing::warn!(%error, "console log not written"),
+                                (Ok(()), false) => tracing::info!("console log written again"),
+                                _ => {}
                             }
+                            logging = written.is_ok();
                             // An error only says that nobody is attached.
                             let _ = output.send(buffer[..count].to_vec());
                         }
@@ -99,29 +111,51 @@ async fn accept(
     output: broadcast::Sender<Vec<u8>>,
     input: mpsc::Sender<Vec<u8>>,
 ) {
+    let attached = Rc::new(());
+    let most = most_clients();
     loop {
         let Ok((client, _)) = socket.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        if Rc::strong_count(&attached) > most {
+            let words = format!("[virshle: {most} terminals are attached already]\r\n");
+            // Without waiting: a new socket has room for a line.
+            let _ = client.try_write(words.as_bytes());
+            continue;
+        }
         // Subscribed and read in one go, without awaiting: no byte is missed or shown twice.
         let live = output.subscribe();
         let history = log.borrow().tail(HISTORY).unwrap_or_default();
         let (read, write) = client.into_split();
-        tokio::task::spawn_local(forward_input(read, input.clone()));
+        let (input, attached) = (input.clone(), Rc::clone(&attached));
         tokio::task::spawn_local(async move {
-            // A client that is gone ends its task; there is nobody to tell.
-            let _ = show(write, history, live).await;
+            tokio::select! {
+                // A client that is gone ends its task; there is nobody to tell.
+                _ = show(write, history, live) => {}
+                () = forward_input(read, input) => {}
+            }
+            drop(attached);
         });
     }
 }
 
+/// So many that the descriptors left are enough for everything else: the hypervisor's sockets, the
+/// database, whoever asks for a stop.
+fn most_clients() -> usize {
+    host::descriptor_limit().saturating_sub(RESERVED).clamp(1, MOST_CLIENTS)
+}
+
+/// Ends when the client is gone. One that has only ended its own input still wants to see.
 async fn forward_input(mut read: OwnedReadHalf, input: mpsc::Sender<Vec<u8>>) {
     let mut buffer = [0; 1024];
     while let Ok(count @ 1..) = read.read(&mut buffer).await {
         if input.send(buffer[..count].to_vec()).await.is_err() {
             return;
         }
+    }
+    while !host::closed_within(read.as_ref(), Duration::ZERO) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

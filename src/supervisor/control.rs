@@ -6,7 +6,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, OrFailed, Result};
-use crate::vm::control::{Failure, Reply, Request};
+use crate::spec::Actor;
+use crate::vm::control::{Envelope, Failure, Reply, Request};
 
 /// A request is one short line.
 const REQUEST_LIMIT: u64 = 4096;
@@ -16,6 +17,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) request: Request,
+    /// On whose behalf: what the request changes is noted as theirs.
+    pub(super) actor: Actor,
     pub(super) reply: oneshot::Sender<Reply>,
 }
 
@@ -40,14 +43,16 @@ pub(super) fn listen(socket: &Path) -> Result<mpsc::Receiver<Asked>> {
 }
 
 async fn serve(stream: UnixStream, sender: mpsc::Sender<Asked>) {
+    let Ok(peer) = stream.peer_cred() else { return };
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(read.take(REQUEST_LIMIT));
     let received = tokio::time::timeout(REQUEST_DEADLINE, reader.read_line(&mut line)).await;
-    let answer = match (received, serde_json::from_str(&line)) {
-        (Ok(Ok(_)), Ok(request)) => {
+    let answer = match (received, serde_json::from_str::<Envelope>(&line)) {
+        (Ok(Ok(_)), Ok(envelope)) => {
             let (reply, answer) = oneshot::channel();
-            if sender.send(Asked { request, reply }).await.is_err() {
+            let actor = envelope.actor(peer.uid());
+            if sender.send(Asked { request: envelope.request, actor, reply }).await.is_err() {
                 return;
             }
             // Without an answer the run is over; closing the connection says so.

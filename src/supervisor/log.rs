@@ -25,12 +25,16 @@ impl RotatingLog {
         if self.size + bytes.len() as u64 > self.limit && self.size > 0 {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
-            fs::rename(&self.path, old)?;
-            *self = Self::open(&self.path, self.limit)?;
+            // After a rename a full disk may have kept the new file from being made.
+            match fs::rename(&self.path, old) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => *self = Self::open(&self.path, self.limit)?,
+            }
         }
-        self.file.write_all(bytes)?;
-        self.size += bytes.len() as u64;
-        Ok(())
+        let written = self.file.write_all(bytes);
+        // A full disk may have taken a part of it.
+        self.size = self.file.metadata()?.len();
+        written
     }
 
     /// The last `most` bytes of the present file.
@@ -47,6 +51,18 @@ impl RotatingLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_goes_on_after_a_rotation_that_failed_half_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let mut log = RotatingLog::open(&path, 4).unwrap();
+        log.write(b"aaaa").unwrap();
+        fs::rename(&path, dir.path().join("console.log.1")).unwrap();
+        log.write(b"bbbb").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "bbbb");
+        assert_eq!(fs::read_to_string(dir.path().join("console.log.1")).unwrap(), "aaaa");
+    }
 
     #[test]
     fn it_rotates_and_keeps_one_old_file() {

@@ -17,6 +17,7 @@ mod boot;
 mod care;
 mod console;
 mod control;
+mod last_word;
 mod log;
 mod owner;
 mod ports;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::boot::{self, Booted};
 use super::console::Console;
 use super::control::{self, Asked};
+use super::last_word::until_recorded;
 use super::ports::Ports;
 use super::watch::{Waiting, watch};
 use crate::config::Config;
@@ -21,7 +22,7 @@ use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Gate, Handle, Lock, LockError};
 use crate::hypervisor::{self, Machine};
 use crate::network::ovs::Ovs;
-use crate::spec::{Event, Exit, Refusal, State, VmSpec};
+use crate::spec::{Actor, Event, Exit, Happening, Refusal, State, VmSpec};
 use crate::store::{Record, Runtime};
 use crate::vm::control::{Failure, Reply, Request};
 use crate::vm::{Purpose, Site};
@@ -32,10 +33,23 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a process may take to be gone after SIGKILL.
 const KILLED: Duration = Duration::from_secs(10);
 
-/// Owns the VM until it ends. `ready` gets one line: `null` once it is watched, or why not.
-pub fn supervise(site: &Site, vm: Uuid, purpose: Purpose, deadline: Duration, ready: Option<OwnedFd>) -> Result<()> {
+/// What a supervisor has open, with a terminal attached.
+const DESCRIPTORS: usize = 28;
+
+/// Owns the VM until it ends. `ready` gets one line: `null` once it is watched, or why not. `actor`
+/// is whose wish it is that the VM runs: its start is noted as theirs, what the supervisor does
+/// later of its own accord is not.
+pub fn supervise(
+    site: &Site,
+    vm: Uuid,
+    purpose: Purpose,
+    actor: &Actor,
+    deadline: Duration,
+    ready: Option<OwnedFd>,
+) -> Result<()> {
     let mut ready = Ready(ready);
-    let result = own(site, vm, purpose, deadline, &mut ready);
+    let result =
+        host::check_descriptors(DESCRIPTORS).and_then(|()| own(site, vm, purpose, actor, deadline, &mut ready));
     match &result {
         Ok(()) => ready.say(None),
         Err(error) => ready.say(Some(error)),
@@ -43,7 +57,7 @@ pub fn supervise(site: &Site, vm: Uuid, purpose: Purpose, deadline: Duration, re
     result
 }
 
-fn own(site: &Site, vm: Uuid, purpose: Purpose, deadline: Duration, ready: &mut Ready) -> Result<()> {
+fn own(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor, deadline: Duration, ready: &mut Ready) -> Result<()> {
     // A guest that runs is watched whatever has become of the config.
     let config = match purpose {
         Purpose::Start => Some(site.config()?),
@@ -52,7 +66,7 @@ fn own(site: &Site, vm: Uuid, purpose: Purpose, deadline: Duration, ready: &mut 
     let ovs = config.as_ref().map_or_else(|| Ovs::new(None), |config| site.ovs(config));
     let Some(lock) = take_lock(site, vm, purpose)? else { return Ok(()) };
     let (task, spec) = loop {
-        match begin(site, vm, purpose)? {
+        match begin(site, vm, purpose, actor)? {
             Begin::Nothing => return Ok(()),
             Begin::Unfinished(spec, hypervisor) => undo_unfinished(site, &spec, hypervisor, &ovs)?,
             Begin::Start(spec) => break (Task::Start, spec),
@@ -66,7 +80,7 @@ fn own(site: &Site, vm: Uuid, purpose: Purpose, deadline: Duration, ready: &mut 
         Task::Start => format!("cannot start `{}`", spec.name),
         Task::Adopt(..) => format!("cannot watch over `{}`", spec.name),
     };
-    let supervisor = Supervisor { site, config: config.as_ref(), ovs, spec: &spec, deadline };
+    let supervisor = Supervisor { site, config: config.as_ref(), ovs, spec: &spec, actor, deadline };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_failed(failed)?;
     let tasks = tokio::task::LocalSet::new();
     let outcome = match &task {
@@ -77,12 +91,13 @@ fn own(site: &Site, vm: Uuid, purpose: Purpose, deadline: Duration, ready: &mut 
         (Ok(end), _) => end,
         // A run that never began has ended; a guest that could not be adopted has not.
         (Err(error), Task::Start) => {
-            supervisor.end(&Exit::BootFailed { detail: error.chain().join(": ") })?;
+            let exit = Exit::BootFailed { detail: error.chain().join(": ") };
+            tasks.block_on(&runtime, supervisor.end(&exit))?;
             return Err(error.context(failed()));
         }
         (Err(error), Task::Adopt(..)) => return Err(error.context(failed())),
     };
-    supervisor.end(&exit)?;
+    tasks.block_on(&runtime, supervisor.end(&exit))?;
     tracing::info!(%exit, "ended");
     // Answers only now, so that whoever waited finds the record written, the ports free, and can
     // start the VM again at once.
@@ -147,9 +162,9 @@ enum Task {
     Adopt(Box<Record>, Handle),
 }
 
-fn begin(site: &Site, vm: Uuid, purpose: Purpose) -> Result<Begin> {
+fn begin(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor) -> Result<Begin> {
     let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
-    site.store()?.update(vm, |record| {
+    site.store()?.acting_as(actor.clone()).update(vm, |record| {
         let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
         match hypervisor.filter(|handle| record.state.is_live() && handle.is_alive()) {
             // A boot is never taken up in the middle.
@@ -191,7 +206,8 @@ fn undo_unfinished(site: &Site, spec: &VmSpec, hypervisor: Handle, ovs: &Ovs) ->
     }
     Ports::new(spec, ovs.clone()).release();
     let detail = "its supervisor was killed while it was starting".to_owned();
-    site.store()?.update(spec.uuid, |record| Ok(record.end(Exit::BootFailed { detail })?))
+    let mut store = site.store()?.acting_as(Actor::Supervisor);
+    store.update(spec.uuid, |record| Ok(record.end(Exit::BootFailed { detail })?))
 }
 
 /// One VM, and what its owner needs to know.
@@ -200,6 +216,8 @@ pub(super) struct Supervisor<'a> {
     config: Option<&'a Config>,
     pub(super) ovs: Ovs,
     pub(super) spec: &'a VmSpec,
+    /// Whose wish the start was.
+    actor: &'a Actor,
     deadline: Duration,
 }
 
@@ -239,7 +257,7 @@ impl Supervisor<'_> {
 
     async fn run(&self, booted: Booted, doors: Doors, ready: &mut Ready) -> Result<(Exit, Waiting)> {
         let Booted { machine, console, ssh } = booted;
-        self.update(|record| {
+        self.update_by(self.actor, |record| {
             record.apply(&Event::Booted)?;
             record.started_at = Some(host::now());
             Ok(())
@@ -277,6 +295,7 @@ impl Supervisor<'_> {
             }
         };
         tracing::info!(pid = hypervisor.pid, "adopted");
+        self.tell(&Happening::Adopted);
         ready.say(None);
         tokio::task::spawn_local(console.serve(doors.console));
         let end = watch(self, machine, doors.asked, doors.terminate, record.intent).await;
@@ -328,17 +347,31 @@ impl Supervisor<'_> {
         })
     }
 
+    /// A change of the supervisor's own accord.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut Record) -> Result<T>) -> Result<T> {
-        self.site.store()?.update(self.spec.uuid, change)
+        self.update_by(&Actor::Supervisor, change)
+    }
+
+    /// A change that somebody asked for.
+    pub(super) fn update_by<T>(&self, actor: &Actor, change: impl FnOnce(&mut Record) -> Result<T>) -> Result<T> {
+        self.site.store()?.acting_as(actor.clone()).update(self.spec.uuid, change)
+    }
+
+    /// A line for the history. One that cannot be written is logged, and nothing else waits for it.
+    pub(super) fn tell(&self, happening: &Happening) {
+        let store = self.site.store().map(|store| store.acting_as(Actor::Supervisor));
+        if let Err(error) = store.and_then(|mut store| store.tell(self.spec, happening)) {
+            tracing::warn!(?happening, error = %error.chain().join(": "), "not noted");
+        }
     }
 
     /// The last word on this run: nothing of it is left on the host.
-    fn end(&self, exit: &Exit) -> Result<()> {
+    async fn end(&self, exit: &Exit) -> Result<()> {
         let run = self.site.dirs.run(self.spec.uuid);
         if let Err(error) = fs::remove_dir_all(&run) {
             tracing::warn!(%error, "runtime folder not removed");
         }
-        self.update(|record| Ok(record.end(exit.clone())?))
+        until_recorded(|| self.update(|record| Ok(record.end(exit.clone())?))).await
     }
 }
 

@@ -10,7 +10,7 @@ use super::switch::Switch;
 use crate::error::{Error, Kind, Result};
 use crate::host::ExitStatus;
 use crate::hypervisor::{Machine, MachineEvent};
-use crate::spec::{Event, Exit, Intent, State};
+use crate::spec::{Actor, Event, Exit, Happening, Intent, State};
 use crate::vm::control::{Failure, Reply, Request};
 
 /// How long a guest gets to shut down when the supervisor itself is told to end.
@@ -38,6 +38,7 @@ pub(super) async fn watch(
                 match event {
                     MachineEvent::Ended(status) => break status,
                     MachineEvent::PoweredOff => run.powered_off = true,
+                    MachineEvent::Rebooted => supervisor.tell(&Happening::Rebooted),
                     event => tracing::info!(?event, "hypervisor"),
                 }
             }
@@ -65,20 +66,20 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn handle(&mut self, machine: &mut dyn Machine, asked: Asked) {
-        let Asked { request, reply } = asked;
-        tracing::info!(?request, "asked");
+        let Asked { request, actor, reply } = asked;
+        tracing::info!(?request, %actor, "asked");
         let answer = match request {
             Request::Status => self.state(),
-            Request::Pause => self.pause(machine).await,
-            Request::Resume => self.resume(machine).await,
-            Request::Stop { timeout_ms, intent } => match self.press(machine, intent).await {
+            Request::Pause => self.pause(machine, &actor).await,
+            Request::Resume => self.resume(machine, &actor).await,
+            Request::Stop { timeout_ms, intent } => match self.press(machine, intent, &actor).await {
                 Ok(()) => {
                     self.stop.push((Instant::now() + Duration::from_millis(timeout_ms), Some(reply)));
                     return;
                 }
                 Err(error) => Err(error),
             },
-            Request::ForceStop { intent } => match self.cut(machine, intent).await {
+            Request::ForceStop { intent } => match self.cut(machine, intent, &actor).await {
                 Ok(()) => {
                     self.end.push(reply);
                     return;
@@ -95,37 +96,46 @@ impl Run<'_> {
         self.supervisor.update(|record| Ok(record.state))
     }
 
-    /// Refused before the hypervisor is asked, recorded after it has done it.
-    async fn pause(&self, machine: &mut dyn Machine) -> Result<State> {
+    /// Refused before the hypervisor is asked, recorded after it has done it. What cannot be
+    /// recorded is taken back: a guest that is paused must not be said to run.
+    async fn pause(&self, machine: &mut dyn Machine, actor: &Actor) -> Result<State> {
         self.refuse(&Event::Pause)?;
         machine.pause().await?;
-        self.record(&Event::Pause)
+        let recorded = self.record(&Event::Pause, actor);
+        if recorded.is_err() {
+            machine.resume().await?;
+        }
+        recorded
     }
 
-    async fn resume(&self, machine: &mut dyn Machine) -> Result<State> {
+    async fn resume(&self, machine: &mut dyn Machine, actor: &Actor) -> Result<State> {
         self.refuse(&Event::Resume)?;
         machine.resume().await?;
-        self.record(&Event::Resume)
+        let recorded = self.record(&Event::Resume, actor);
+        if recorded.is_err() {
+            machine.pause().await?;
+        }
+        recorded
     }
 
     /// The power button. A paused guest could not react, so it is resumed first.
-    async fn press(&mut self, machine: &mut dyn Machine, intent: Intent) -> Result<()> {
+    async fn press(&mut self, machine: &mut dyn Machine, intent: Intent, actor: &Actor) -> Result<()> {
         let before = self.state()?;
-        self.intend(intent)?;
+        self.intend(intent, actor)?;
         if before == State::Paused {
             machine.resume().await?;
         }
         machine.power_button().await
     }
 
-    async fn cut(&mut self, machine: &mut dyn Machine, intent: Intent) -> Result<()> {
-        self.intend(Intent::ForceStop)?;
+    async fn cut(&mut self, machine: &mut dyn Machine, intent: Intent, actor: &Actor) -> Result<()> {
+        self.intend(Intent::ForceStop, actor)?;
         tracing::info!(?intent, "power cut");
         machine.kill().await
     }
 
-    fn intend(&mut self, intent: Intent) -> Result<()> {
-        self.supervisor.update(|record| {
+    fn intend(&mut self, intent: Intent, actor: &Actor) -> Result<()> {
+        self.supervisor.update_by(actor, |record| {
             record.apply(&Event::Stop).map_err(|refusal| Error::new(Kind::Refused, refusal.to_string()))?;
             record.intent = Some(intent);
             Ok(())
@@ -139,8 +149,8 @@ impl Run<'_> {
         state.after(event).map_err(|refusal| Error::refused(refusal.to_string()))
     }
 
-    fn record(&self, event: &Event) -> Result<State> {
-        self.supervisor.update(|record| {
+    fn record(&self, event: &Event, actor: &Actor) -> Result<State> {
+        self.supervisor.update_by(actor, |record| {
             record.apply(event)?;
             Ok(record.state)
         })
@@ -161,7 +171,7 @@ impl Run<'_> {
                 }
                 // Our own end was asked for, and the guest had its time.
                 None => {
-                    if let Err(error) = self.cut(machine, Intent::ForceStop).await {
+                    if let Err(error) = self.cut(machine, Intent::ForceStop, &Actor::Supervisor).await {
                         tracing::error!(error = %error.chain().join(": "), "power not cut");
                     }
                 }
@@ -185,7 +195,7 @@ impl Run<'_> {
     /// SIGTERM, from a service manager or the host's shutdown: an orderly stop, with a limit.
     async fn terminate(&mut self, machine: &mut dyn Machine) {
         tracing::info!("SIGTERM: the guest is asked to shut down");
-        if let Err(error) = self.press(machine, Intent::Stop).await {
+        if let Err(error) = self.press(machine, Intent::Stop, &Actor::Supervisor).await {
             tracing::error!(error = %error.chain().join(": "), "power button not pressed");
         }
         self.stop.push((Instant::now() + TERM_TIMEOUT, None));

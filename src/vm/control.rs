@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::spec::{Exit, Intent, State};
+use crate::host;
+use crate::spec::{Actor, Exit, Intent, State};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
@@ -26,6 +27,33 @@ pub enum Request {
     ForceStop {
         intent: Intent,
     },
+}
+
+/// A request on its way. Who asks is seen by the kernel and not told; only root, who may do
+/// anything anyway, says for whom it asks (sudo, a relay).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    #[serde(flatten)]
+    pub request: Request,
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<u32>,
+}
+
+impl Envelope {
+    /// Of this process.
+    fn of(request: &Request) -> Self {
+        let own = rustix::process::getuid().as_raw();
+        let on_behalf_of = match host::caller() {
+            Actor::User { uid, .. } if uid != own => Some(uid),
+            _ => None,
+        };
+        Self { request: request.clone(), on_behalf_of }
+    }
+
+    /// Who asks, when `peer` is the user at the other end.
+    pub fn actor(&self, peer: u32) -> Actor {
+        host::actor(self.on_behalf_of.filter(|_| peer == 0).unwrap_or(peer))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +124,7 @@ pub fn ask(socket: &Path, request: &Request, deadline: Duration) -> Result<Optio
     };
     stream.set_read_timeout(Some(deadline)).map_err(failed)?;
     stream.set_write_timeout(Some(deadline)).map_err(failed)?;
-    let mut line = serde_json::to_vec(request).map_err(io::Error::other).map_err(failed)?;
+    let mut line = serde_json::to_vec(&Envelope::of(request)).map_err(io::Error::other).map_err(failed)?;
     line.push(b'\n');
     stream.write_all(&line).map_err(failed)?;
     let mut answer = String::new();
@@ -111,6 +139,24 @@ pub fn ask(socket: &Path, request: &Request, deadline: Duration) -> Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_root_asks_for_others() {
+        let rows = [
+            (r#"{"op":"stop","timeout_ms":5,"intent":"stop"}"#, 1000, 1000),
+            (r#"{"op":"stop","timeout_ms":5,"intent":"stop","for":1001}"#, 1000, 1000),
+            (r#"{"op":"stop","timeout_ms":5,"intent":"stop","for":1001}"#, 0, 1001),
+            (r#"{"op":"pause"}"#, 0, 0),
+            (r#"{"op":"pause","for":1001}"#, 0, 1001),
+        ];
+        for (line, peer, expected) in rows {
+            let envelope: Envelope = serde_json::from_str(line).unwrap();
+            let Actor::User { uid, .. } = envelope.actor(peer) else { panic!("{line}") };
+            assert_eq!(uid, expected, "{line} from {peer}");
+            assert_eq!(serde_json::to_string(&envelope).unwrap(), line);
+        }
+        serde_json::from_str::<Envelope>(r#"{"op":"dance"}"#).unwrap_err();
+    }
 
     #[test]
     fn an_error_arrives_as_it_was_sent() {

@@ -42,6 +42,8 @@ struct Source {
 
 pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Progress) -> Result<Vec<VmSpec>> {
     let config = site.config()?;
+    // Every VM's have the same length.
+    site.check_socket_paths(Uuid::nil())?;
     let runner = runner(site, &config)?;
     let template = template::find(&config, &request.template)?;
     let (resolved, choice) = resolve(&config, template)?;

@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Site;
 use super::control::Failure;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{Mode, Spawn, open_log};
-use crate::spec::{Name, VmSpec};
+use crate::host::{self, Mode, Spawn, open_log};
+use crate::spec::{Actor, Name, VmSpec};
 
 /// The descriptor on which a supervisor says that the VM runs, or why not.
 pub const READY_FD: i32 = 3;
@@ -68,6 +68,9 @@ fn arguments(site: &Site, uuid: &str, purpose: Purpose, deadline: Duration) -> V
     args.extend(["supervise".into(), uuid.into(), "--deadline".into(), deadline.as_secs().max(1).to_string().into()]);
     if purpose == Purpose::Adopt {
         args.push("--adopt".into());
+    }
+    if let Actor::User { uid, .. } = host::caller() {
+        args.extend(["--by".into(), uid.to_string().into()]);
     }
     args
 }

@@ -22,10 +22,18 @@ pub struct Observed {
 pub fn observe(site: &Site, record: Record) -> Result<Observed> {
     let mut observed = Observed { state: record.state, unwatched: false, record };
     let record = &observed.record;
-    if !record.state.is_live() || is_supervised(site, record)? {
+    if !record.state.is_live() {
         return Ok(observed);
     }
-    let alive = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor).is_some_and(|handle| handle.is_alive());
+    let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
+    let alive = hypervisor.is_some_and(|handle| handle.is_alive());
+    if is_supervised(site, record)? {
+        // Its supervisor is about to record how it ended, or tries to.
+        if record.state != State::Starting && hypervisor.is_some() && !alive {
+            observed.state = State::Stopping;
+        }
+        return Ok(observed);
+    }
     if alive {
         observed.unwatched = true;
     } else {
@@ -49,7 +57,7 @@ pub fn reconcile(site: &Site, store: &mut Store, record: Record) -> Result<Obser
     if observed.unwatched {
         return adopt(site, store, observed);
     }
-    if observed.state == observed.record.state {
+    if observed.state != State::Crashed || observed.state == observed.record.state {
         return Ok(observed);
     }
     let vm = observed.record.spec.uuid;

@@ -6,10 +6,13 @@ use uuid::Uuid;
 
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
-use crate::host::Dirs;
 pub use crate::host::make_private;
+use crate::host::{Dirs, Mode};
 use crate::network::ovs::Ovs;
 use crate::store::Store;
+
+/// The longest path a unix socket can have, without its closing zero.
+const SOCKET_PATH_LIMIT: usize = 107;
 
 /// This host as the verbs see it: its folders, and through them its config and its store.
 #[derive(Debug, Clone)]
@@ -32,8 +35,39 @@ impl Site {
         Store::open(&self.dirs.database())
     }
 
+    /// The store as one who only looks needs it: a full disk or a writer who is busy is no
+    /// obstacle. Where there is none, there is no VM either. Not to be kept open: on a full disk
+    /// others wait for it.
+    pub fn reader(&self) -> Result<Store> {
+        Store::open_read_only(&self.dirs.database())?
+            .ok_or_else(|| Error::not_found("there are no VMs").hint("make one with `v vm create -t TEMPLATE`"))
+    }
+
     pub fn ovs(&self, config: &Config) -> Ovs {
         Ovs::new(config.node.ovs_db.clone()).for_state(&self.dirs.state)
+    }
+
+    /// Refuses a root so deep that a VM's sockets could not be made, before anything else is. The
+    /// hypervisor's own could be reached by no shorter way than their path.
+    pub fn check_socket_paths(&self, vm: Uuid) -> Result<()> {
+        // None has a longer name.
+        let longest = self.dirs.run(vm).join("hv/serial.sock");
+        let length = longest.as_os_str().len();
+        if length <= SOCKET_PATH_LIMIT {
+            return Ok(());
+        }
+        let below = length - self.dirs.runtime.as_os_str().len();
+        Err(Error::usage(format!(
+            "the path `{}` has {length} bytes, and a socket's can have {SOCKET_PATH_LIMIT}",
+            longest.display()
+        ))
+        .hint(match self.dirs.mode {
+            Mode::Rooted => {
+                let own = "/run/virshle".len();
+                format!("name a root with a shorter path: it can have {} bytes", SOCKET_PATH_LIMIT - below - own)
+            }
+            _ => "set `XDG_RUNTIME_DIR` to a folder with a shorter path, or name one with `--root DIR`".to_owned(),
+        }))
     }
 
     /// The lock that a VM's supervisor holds as long as it lives. It lies with the disks, so that a

@@ -18,5 +18,6 @@ pub fn start(site: &Site, store: &mut Store, record: Record, deadline: Duration)
             false => error,
         }
     })?;
+    site.check_socket_paths(spec.uuid).map_err(|error| error.context(format!("cannot start `{}`", spec.name)))?;
     launch(site, spec, Purpose::Start, deadline)
 }

@@ -69,6 +69,9 @@ fn ask(
     match control::ask(&site.control_socket(spec.uuid), request, deadline).map_err(|error| error.context(failed()))? {
         Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
         Some(reply) => Ok(reply),
+        None if has_ended(&observed.record) => {
+            Err(Error::failed(failed()).source(unrecorded()).hint(log_hint(&observed.record)))
+        }
         None => Err(Error::refused(failed())
             .source(Error::failed("no supervisor watches it"))
             .hint(format!("its hypervisor does not answer; `v vm stop --force {}` ends it", spec.name))),
@@ -94,6 +97,20 @@ pub fn force_stop(site: &Site, store: &mut Store, vm: Uuid, intent: Intent) -> R
     }
 }
 
+fn has_ended(record: &Record) -> bool {
+    let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
+    hypervisor.is_some_and(|handle| !handle.is_alive())
+}
+
+/// Its supervisor goes on trying.
+fn unrecorded() -> Error {
+    Error::failed("it has ended, and its supervisor cannot record that yet")
+}
+
+fn log_hint(record: &Record) -> String {
+    format!("`v vm log --supervisor {}` says why", record.spec.name)
+}
+
 fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> {
     let deadline = Instant::now() + FORCE_DEADLINE;
     loop {
@@ -110,7 +127,10 @@ fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> {
             hypervisor.signal(Signal::KILL).or_failed(|| format!("cannot kill process {}", hypervisor.pid))?;
         }
         if Instant::now() > deadline {
-            return Err(Error::failed("its hypervisor does not end"));
+            return Err(match alive {
+                true => Error::failed("its hypervisor does not end"),
+                false => unrecorded().hint(log_hint(&record)),
+            });
         }
         host::pause(Duration::from_millis(20));
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use super::{config, world};
+use crate::fixtures::mount::Mounted;
 use crate::trials;
-use crate::world::{Outcome, World, need_program, need_root, run, skip};
+use crate::world::{Outcome, World, need_program, need_root, run};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -30,7 +31,7 @@ fn what_does_not_exist() -> Outcome {
     world.v(["vm", "create", "-t", "sx"]).fails(3, &["`sx`", "did you mean `xs`?"]);
     world.v(["template", "show", "large"]).fails(3, &["`large`", "xs"]);
     world.v(["vm", "create", "-t", "xs", "-n", "web"]).ok();
-    for verb in ["start", "stop", "info", "pause", "resume", "delete", "log", "ssh", "console", "restart"] {
+    for verb in ["start", "stop", "info", "pause", "resume", "delete", "log", "ssh", "console", "restart", "history"] {
         world.v(["vm", verb, "wbe"]).fails(3, &["`wbe`", "`web`"]);
     }
     world.v(["vm", "info", "--id", "7"]).fails(3, &["7"]);
@@ -176,26 +177,6 @@ fn no_space() -> Outcome {
     Ok(())
 }
 
-struct Mounted(std::path::PathBuf);
-
-impl Mounted {
-    fn tmpfs(at: &std::path::Path, size: &str) -> Result<Self, crate::world::Skip> {
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at);
-        match mount.status() {
-            Ok(status) if status.success() => Ok(Self(at.to_owned())),
-            _ => skip("a tmpfs cannot be mounted here"),
-        }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg("-l").arg(&self.0).status().expect("umount runs");
-        assert!(status.success(), "umount");
-    }
-}
-
 fn a_state_folder_that_cannot_be_written() -> Outcome {
     need_root()?;
     let mut world = world();
@@ -300,8 +281,22 @@ fn a_path_too_long_for_a_socket() -> Outcome {
         command.env("VIRSHLE_ROOT", &deep);
         run(command, Duration::from_secs(60))
     };
-    at(&["vm", "create", "-t", "xs", "-n", "a"]).ok();
-    at(&["vm", "start", "a"]).fails(2, &["107", "shorter"]);
+    at(&["vm", "create", "-t", "xs", "-n", "a"]).fails(2, &["107", "shorter", "40 bytes"]);
+    assert!(!deep.join("var").exists() && !deep.join("run").exists(), "nothing is made");
+
+    // A VM that is there already, in a root that was moved.
+    world.v(["vm", "create", "-t", "xs", "-n", "a"]).ok();
+    fs::rename(world.root().join("var"), deep.join("var")).expect("it is moved");
+    at(&["vm", "start", "a"]).fails(2, &["cannot start `a`", "107", "shorter"]);
+    at(&["vm", "ls", "--state", "stopped", "-o", "json"]).ok();
     at(&["vm", "delete", "a"]).ok();
+
+    // The longest that is said to be possible is.
+    let longest = world.dir().join("f".repeat(40 - 1 - world.dir().as_os_str().len()));
+    fs::create_dir_all(longest.join("etc/virshle")).expect("folders");
+    fs::copy(world.config_file(), longest.join("etc/virshle/config.toml")).expect("a config");
+    let mut command = world.command(["vm", "create", "-t", "xs", "-n", "a"]);
+    command.env("VIRSHLE_ROOT", &longest);
+    run(command, Duration::from_secs(60)).ok();
     Ok(())
 }

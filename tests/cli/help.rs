@@ -38,6 +38,7 @@ fn every_command_has_help() -> Outcome {
         "vm delete",
         "vm console",
         "vm log",
+        "vm history",
         "vm ssh",
         "vm wait",
         "vm show-launch",
@@ -45,6 +46,7 @@ fn every_command_has_help() -> Outcome {
         "template show",
         "config check",
         "config schema",
+        "events",
         "doctor",
         "repair",
         "completions",
@@ -83,6 +85,7 @@ fn completions_know_the_names() -> Outcome {
     // What bash does when Tab is pressed behind `v vm start `, and behind `v vm create -t `.
     for (line, word, expected) in [
         ("v vm start ", "", "webserver"),
+        ("v vm history ", "", "webserver"),
         ("v vm create -t ", "", "xs"),
         ("v vm sta", "sta", "start"),
         ("v vm rename ", "", "webserver"),

@@ -4,6 +4,7 @@ mod create;
 mod faults;
 mod help;
 mod malicious;
+mod history;
 mod output;
 mod rename;
 mod repair;
@@ -54,6 +55,7 @@ pub fn trials() -> Vec<Trial> {
         create::trials(),
         faults::trials(),
         help::trials(),
+        history::trials(),
         malicious::trials(),
         output::trials(),
         rename::trials(),

@@ -39,7 +39,7 @@ fn user_name(uid: u32) -> String {
 
 impl Info {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        let store = site.store()?;
+        let store = site.reader()?;
         let observed = vm::observe(site, self.vm.find(&store)?)?;
         let runtime = observed.record.runtime.clone();
         let exit = observed.record.exit.as_ref().map(ToString::to_string);

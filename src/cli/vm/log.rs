@@ -34,7 +34,7 @@ const POLL: Duration = Duration::from_millis(200);
 
 impl Log {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        let store = site.store()?;
+        let store = if self.follow { site.store()? } else { site.reader()? };
         let record = self.vm.find(&store)?;
         let vm = record.spec.uuid;
         let path = match (self.hypervisor, self.supervisor) {

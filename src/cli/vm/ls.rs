@@ -142,7 +142,7 @@ pub(super) fn row(site: &Site, observed: Observed) -> Row {
     }
 }
 
-pub(super) fn tone(state: State) -> Tone {
+pub(in crate::cli) fn tone(state: State) -> Tone {
     match state {
         State::Running => Tone::Good,
         State::Crashed => Tone::Bad,

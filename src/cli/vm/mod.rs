@@ -3,6 +3,7 @@
 mod console;
 mod create;
 mod delete;
+mod history;
 mod info;
 mod log;
 mod ls;
@@ -15,6 +16,8 @@ mod ssh;
 mod start;
 mod stop;
 mod wait;
+
+pub(super) use ls::tone;
 
 use clap::Subcommand;
 
@@ -38,6 +41,7 @@ pub(super) enum Command {
     Delete(delete::Delete),
     Console(console::Console),
     Log(log::Log),
+    History(history::History),
     Ssh(ssh::Ssh),
     Wait(wait::Wait),
     ShowLaunch(show_launch::ShowLaunch),
@@ -57,6 +61,7 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
         Command::Delete(command) => command.run(site, ui),
         Command::Console(command) => command.run(site, ui),
         Command::Log(command) => command.run(site, ui),
+        Command::History(command) => command.run(site, ui),
         Command::Ssh(command) => command.run(site, ui),
         Command::Wait(command) => command.run(site, ui),
         Command::ShowLaunch(command) => command.run(site, ui),

@@ -1,6 +1,7 @@
 //! What the files of the store promise together, on a real file and from many processes.
 
 pub(super) mod fixture;
+mod history;
 mod many;
 mod open;
 mod timing;
