@@ -11,6 +11,7 @@ mod supervise;
 mod table;
 mod template;
 mod ui;
+mod units;
 mod vm;
 
 use std::path::PathBuf;
@@ -57,6 +58,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),
+    Units(units::Units),
     #[command(hide = true)]
     Supervise(supervise::Supervise),
 }
@@ -91,6 +93,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Doctor(doctor) => doctor.run(&site, ui),
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),
+        Command::Units(units) => units.run(ui),
         Command::Supervise(supervise) => supervise.run(&site),
     }
 }

@@ -15,9 +15,12 @@
 mod boot;
 mod console;
 mod control;
+mod limits;
 mod log;
 mod owner;
 mod ports;
+mod unit;
 mod watch;
 
 pub use owner::supervise;
+pub use unit::{after_unit, supervise_as_unit};

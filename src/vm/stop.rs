@@ -94,7 +94,8 @@ pub fn force_stop(site: &Site, store: &mut Store, vm: Uuid, intent: Intent) -> R
     }
 }
 
-fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> {
+/// Kills the hypervisor that the record names, of a VM without a supervisor.
+pub fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> {
     let deadline = Instant::now() + FORCE_DEADLINE;
     loop {
         let Some(record) = store.get(vm)? else { return Ok(Exit::Forced) };

@@ -32,6 +32,7 @@ fn every_command_has_help() -> Outcome {
         "vm start",
         "vm stop",
         "vm restart",
+        "vm autostart",
         "vm pause",
         "vm resume",
         "vm delete",
@@ -47,6 +48,7 @@ fn every_command_has_help() -> Outcome {
         "doctor",
         "completions",
         "man",
+        "units",
     ] {
         assert!(names.iter().any(|name| name == wanted), "`v {wanted}` is missing in {names:?}");
     }
