@@ -88,10 +88,49 @@ in
     };
 
     # Disks and the users' data: nobody else may read them.
-    systemd.tmpfiles.settings."10-virshle"."/var/lib/virshle".d = {
-      mode = "0700";
-      user = "root";
-      group = "root";
+    systemd.tmpfiles.settings."10-virshle" = {
+      "/var/lib/virshle".d = {
+        mode = "0700";
+        user = "root";
+        group = "root";
+      };
+      "/run/virshle".d = {
+        mode = "0755";
+        user = "root";
+        group = "root";
+      };
+    };
+
+    # virshle-vm@.service, virshle.slice and virshle-autostart.service are the package's own.
+    systemd.packages = [ cfg.package ];
+    systemd.services = {
+      "virshle-vm@" = {
+        overrideStrategy = "asDropin";
+        # A new system leaves the guests of the old one running.
+        restartIfChanged = false;
+        stopIfChanged = false;
+        # Hypervisors and switches where the config names none.
+        environment.PATH = lib.mkForce "/run/current-system/sw/bin";
+      };
+      virshle-autostart = {
+        overrideStrategy = "asDropin";
+        restartIfChanged = false;
+        stopIfChanged = false;
+        environment.PATH = lib.mkForce "/run/current-system/sw/bin";
+        wantedBy = [ "multi-user.target" ];
+      };
+    };
+
+    # Who may use the host's VMs, and whom their hypervisors run as.
+    users = {
+      groups.virshle = { };
+      groups.virshle-vm = { };
+      users.virshle-vm = {
+        description = "Virshle's virtual machines";
+        isSystemUser = true;
+        group = "virshle-vm";
+        home = "/var/empty";
+      };
     };
   };
 }
