@@ -101,25 +101,26 @@ in
       };
     };
 
-    # virshle-vm@.service, virshle.slice and virshle-autostart.service are the package's own.
+    # The package's own: virshle-vm@.service and those beside it.
     systemd.packages = [ cfg.package ];
-    systemd.services = {
-      "virshle-vm@" = {
-        overrideStrategy = "asDropin";
-        # A new system leaves the guests of the old one running.
-        restartIfChanged = false;
-        stopIfChanged = false;
-        # Hypervisors and switches where the config names none.
-        environment.PATH = lib.mkForce "/run/current-system/sw/bin";
+    systemd.services =
+      let
+        unit = {
+          overrideStrategy = "asDropin";
+          # A new system leaves the guests of the old one running.
+          restartIfChanged = false;
+          stopIfChanged = false;
+          # Hypervisors and switches where the config names none.
+          environment.PATH = lib.mkForce "/run/current-system/sw/bin";
+        };
+      in
+      {
+        "virshle-vm@" = unit;
+        virshle-shutdown = unit;
+        virshle-autostart = unit // {
+          wantedBy = [ "multi-user.target" ];
+        };
       };
-      virshle-autostart = {
-        overrideStrategy = "asDropin";
-        restartIfChanged = false;
-        stopIfChanged = false;
-        environment.PATH = lib.mkForce "/run/current-system/sw/bin";
-        wantedBy = [ "multi-user.target" ];
-      };
-    };
 
     # Who may use the host's VMs, and whom their hypervisors run as.
     users = {

@@ -12,15 +12,16 @@ use crate::error::{Error, OrFailed, Result};
 /// They run the program that wrote them.
 #[derive(Debug, Args)]
 pub(super) struct Units {
-    /// Write `virshle-vm@.service`, `virshle.slice` and `virshle-autostart.service` into DIR
+    /// Write `virshle-vm@.service` and those beside it into DIR
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
 /// As they are packaged.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("virshle-vm@.service", include_str!("../../packaging/systemd/virshle-vm@.service")),
     ("virshle.slice", include_str!("../../packaging/systemd/virshle.slice")),
+    ("virshle-shutdown.service", include_str!("../../packaging/systemd/virshle-shutdown.service")),
     ("virshle-autostart.service", include_str!("../../packaging/systemd/virshle-autostart.service")),
 ];
 const PROGRAM: &str = "/usr/bin/v ";
@@ -60,12 +61,8 @@ mod tests {
     fn units_run_the_program_that_wrote_them() {
         for (name, text) in FILES {
             let text = running(text, Path::new("/opt/virshle-1.2/v")).unwrap();
-            assert!(!text.contains(PROGRAM), "{name}");
-            assert_eq!(
-                text.contains("=/opt/virshle-1.2/v "),
-                name.ends_with("autostart.service") || name.contains('@'),
-                "{name}"
-            );
+            assert!(!text.contains("/usr/bin/v"), "{name}");
+            assert_eq!(text.contains("=/opt/virshle-1.2/v "), name.ends_with(".service"), "{name}");
         }
         assert!(running("", Path::new("/opt/my 100%/v")).is_err());
     }

@@ -27,8 +27,9 @@ fn a_vm_is_a_unit() -> Outcome {
     let limits = "limits = { cpus = 1.5, memory = \"200MiB\" }";
     let bad = "kernel = \"/opt/virshle/init\"";
     let mut host = Host::new(&format!(
-        "{}[[template.vm]]\nname = \"bad\"\nvcpu = 1\nvram = \"64MiB\"\n{bad}\n",
-        template("limited", "/opt/virshle/payload-BUTTON.elf".as_ref(), limits)
+        "{}{}[[template.vm]]\nname = \"bad\"\nvcpu = 1\nvram = \"64MiB\"\n{bad}\n",
+        template("limited", "/opt/virshle/payload-BUTTON.elf".as_ref(), limits),
+        template("deaf", "/opt/virshle/payload-HALT.elf".as_ref(), "stop-timeout = 3")
     ))?;
     // For one that hangs. A guest has its own time, whatever the unit says.
     host.unit("virshle-vm@.service.d/short.conf", "[Service]\nTimeoutStopSec=1s\n");
@@ -59,17 +60,20 @@ fn a_vm_is_a_unit() -> Outcome {
     // The other way round; and one right after the other.
     host.run(["systemctl", "start", &web]).ok();
     assert_eq!(host.row("web")["state"], "running");
-    for _ in 0..5 {
+    for _ in 0..3 {
         host.v(["vm", "stop", "web"]).ok();
         host.v(["vm", "start", "web"]).ok();
+        host.v(["vm", "restart", "web"]).ok();
     }
     assert_eq!(host.row("web")["state"], "running");
     assert_eq!(host.property(&web, "NRestarts"), "0");
 
     a_killed_supervisor_comes_back(&host, &web);
+    a_guest_has_its_own_time(&host);
     a_supervisor_that_hangs_is_not_waited_for(&host, &web);
     limits_hold(&host);
     a_failed_start_is_told(&host);
+    without_units(&host);
     Ok(())
 }
 
@@ -108,6 +112,16 @@ fn a_killed_supervisor_comes_back(host: &Host, web: &str) {
     eventually("the end is seen", LIMIT, || host.row("web")["state"] == "crashed");
     eventually("its unit ends", LIMIT, || host.property(web, "ActiveState") == "inactive");
     assert_eq!(host.row("web")["state"], "crashed");
+}
+
+/// Longer than the unit's: systemd is asked for it.
+fn a_guest_has_its_own_time(host: &Host) {
+    let unit = host.create("deaf", "deaf");
+    host.v(["vm", "start", "deaf"]).ok();
+    host.run(["systemctl", "stop", &unit]).ok();
+    assert_eq!(host.row("deaf")["last_exit"]["reason"], "forced");
+    let journal = host.journal(&unit);
+    assert!(journal.contains("SIGTERM: the guest") && !journal.contains("timed out"), "{journal}");
 }
 
 /// One that does not hear SIGTERM: as good as one that hangs.
@@ -163,6 +177,33 @@ fn a_failed_start_is_told(host: &Host) {
     assert_eq!(host.property(&unit, "NRestarts"), "0", "a start that failed is not tried again");
 }
 
+/// In another mode, and where nobody installed the units, a VM is a process of its own.
+fn without_units(host: &Host) {
+    let program = host.run(["readlink", "-f", "/usr/bin/v"]).ok().stdout;
+    host.run(["sh", "-c", "mkdir -p /tmp/units /tmp/r/etc && cp -r /etc/virshle/. /tmp/r/etc/virshle"]).ok();
+    host.v(["units", "--dir", "/tmp/units"]).ok();
+    host.run(["sh", "-c", "systemd-analyze verify --man=no /tmp/units/*.slice /tmp/units/virshle-[as]*.service"]).ok();
+    host.run(["systemd-analyze", "verify", "--man=no", "/tmp/units/virshle-vm@x.service"]).ok();
+    let unit = host.run(["cat", "/tmp/units/virshle-vm@.service"]).ok().stdout;
+    assert!(unit.contains(&format!("ExecStart={} supervise", program.trim())), "{unit}");
+
+    let rooted = |args: &[&'static str]| host.v(["--root", "/tmp/r"].into_iter().chain(args.iter().copied()));
+    rooted(&["vm", "create", "-t", "limited", "-n", "small"]).ok();
+    let started = rooted(&["vm", "start", "small"]).ok().stderr;
+    assert!(started.contains("nothing holds `small` to its limits"), "{started}");
+    assert!(rooted(&["vm", "log", "--supervisor", "small"]).ok().stdout.contains("no unit of systemd"));
+    let doctor = rooted(&["doctor"]).stdout;
+    assert!(doctor.contains("nothing holds them to the limits"), "{doctor}");
+    rooted(&["vm", "delete", "--force", "small"]).ok();
+
+    host.run(["sh", "-c", "rm /etc/systemd/system/virshle* -r && systemctl daemon-reload"]).ok();
+    let doctor = host.v(["doctor"]).stdout;
+    assert!(doctor.contains("the units are not installed") && doctor.contains("v units --dir"), "{doctor}");
+    host.v(["vm", "start", "web"]).ok();
+    assert_eq!(host.row("web")["state"], "running");
+    host.v(["vm", "stop", "web"]).ok();
+}
+
 /// Autostart in its order; and the way down: guests first, the switch after them.
 fn vms_start_and_stop_with_the_host() -> Outcome {
     need_program("cc")?;
@@ -185,9 +226,14 @@ fn vms_start_and_stop_with_the_host() -> Outcome {
          ExecStop=/bin/sh -c 'v vm ls -o json >/var/lib/virshle/at-the-switch-s-end'\n[Install]\nWantedBy=multi-user.target\n",
     );
     host.boot();
-    for (template, name) in
-        [("second", "late"), ("first", "early"), ("none", "deaf"), ("bad", "bad"), ("button", "off")]
-    {
+    for (template, name) in [
+        ("second", "late"),
+        ("first", "early"),
+        ("none", "deaf"),
+        ("bad", "bad"),
+        ("button", "off"),
+        ("button", "lonely"),
+    ] {
         host.create(template, name);
     }
     host.run(["systemctl", "start", "openvswitch-switch.service"]).ok();
@@ -196,16 +242,32 @@ fn vms_start_and_stop_with_the_host() -> Outcome {
     let order = ["early", "deaf", "late"];
     let times = order.map(|name| started(&host, name));
     assert!(times.is_sorted(), "{times:?}");
+    let time = |index: usize| times[index].parse::<jiff::Timestamp>().expect("a time");
+    assert!(
+        time(1).duration_since(time(0)).as_secs() >= 1,
+        "the second order waits for the delay of the first: {times:?}"
+    );
     assert_eq!(host.row("off")["state"], "stopped", "it does not start with the host");
     // Again: what runs is left alone.
     host.v(["vm", "autostart"]).fails(1, &["cannot start `bad`"]);
     assert_eq!(order.map(|name| started(&host, name)), times);
     host.v(["vm", "delete", "bad"]).ok();
 
+    // A supervisor that nobody brings back.
+    host.v(["vm", "start", "lonely"]).ok();
+    let folder =
+        format!("/run/systemd/system/virshle-vm@{}.service.d", host.row("lonely")["uuid"].as_str().expect("a uuid"));
+    let once = format!(
+        "mkdir -p {folder} && printf '[Service]\\nRestart=no\\nRestartForceExitStatus=\\n' >{folder}/once.conf"
+    );
+    host.run(["sh", "-c", &format!("{once} && systemctl daemon-reload")]).ok();
+    host.run(["kill", "-KILL", &inner(&host, "lonely", "supervisor_pid")]).ok();
+    eventually("it is unwatched", LIMIT, || host.row("lonely")["unwatched"] == true);
+
     host.shut_down();
     let noted = fs::read_to_string(host.path("state/at-the-switch-s-end")).expect("the switch was stopped");
     let noted: Vec<Value> = serde_json::from_str(&noted).expect("JSON");
-    assert_eq!(noted.len(), 4);
+    assert_eq!(noted.len(), 5);
     for row in &noted {
         let reason = match row["name"].as_str() {
             Some("deaf") => Value::from("forced"),
@@ -218,7 +280,7 @@ fn vms_start_and_stop_with_the_host() -> Outcome {
         let uuid = noted.iter().find(|row| row["name"] == name).expect("a row")["uuid"].as_str().expect("a uuid");
         fs::read_to_string(host.path(&format!("state/vm/{uuid}/console.log"))).expect("its console")
     };
-    for name in ["early", "late"] {
+    for name in ["early", "late", "lonely"] {
         assert!(console(name).contains(PRESSED), "{name}: {}", console(name));
     }
 
