@@ -19,14 +19,16 @@ use uuid::Uuid;
 use super::launch::Purpose;
 use super::{Site, make_private};
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{Activity, Lock, LockError, Mode, ServiceManager, Unit};
-use crate::spec::{Limits, VmSpec};
+use crate::host::{self, Activity, Lock, LockError, Mode, ServiceManager, Unit};
+use crate::spec::{Actor, Limits, VmSpec};
 
 /// What a supervisor in a unit is started for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     pub purpose: Purpose,
+    /// Whose wish it is.
+    pub actor: Actor,
     /// Seconds for the hypervisor to come up and boot.
     pub deadline: u64,
 }
@@ -98,13 +100,13 @@ pub(super) fn launch(
         }
         started => started.or_failed(failed)?,
     }
-    let order = Order { purpose, deadline: deadline.as_secs().max(1) };
+    let order = Order { purpose, actor: host::caller(), deadline: deadline.as_secs().max(1) };
     let lock = site.lock(spec.uuid);
     let (sender, receiver) = mpsc::channel();
     // On a thread of its own: each of many supervisors is told at once what it is wanted for.
     std::thread::spawn(move || {
         // Nobody may wait any more.
-        let _ = sender.send(meet(door.as_ref(), &unit, order, &lock, until));
+        let _ = sender.send(meet(door.as_ref(), &unit, &order, &lock, until));
     });
     Ok(Some(Launched(receiver)))
 }
@@ -167,16 +169,16 @@ fn start_socket(site: &Site, vm: Uuid) -> PathBuf {
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Waits for the supervisor, or for a reason why none comes.
-fn meet(door: Option<&Door>, unit: &Unit, order: Order, lock: &std::path::Path, until: Instant) -> Result<Met> {
+fn meet(door: Option<&Door>, unit: &Unit, order: &Order, lock: &std::path::Path, until: Instant) -> Result<Met> {
     let log = format!("journalctl -u {}", unit.name());
     let come = |patience| -> Result<Option<Met>> {
         let Some(door) = door else {
-            crate::host::pause(patience);
+            host::pause(patience);
             return Ok(None);
         };
         let failed = || "cannot talk to its supervisor".to_owned();
         let Some(mut stream) = door.accept(patience).or_failed(failed)? else { return Ok(None) };
-        let mut line = serde_json::to_vec(&order).or_failed(failed)?;
+        let mut line = serde_json::to_vec(order).or_failed(failed)?;
         line.push(b'\n');
         // One that is gone already is seen by whoever waits for its word.
         let _ = stream.write_all(&line);
@@ -234,13 +236,13 @@ mod tests {
         assert!(Door::open(&site, vm).unwrap().is_none(), "one launcher at a time");
         assert!(door.accept(Duration::ZERO).unwrap().is_none());
 
-        let order = Order { purpose: Purpose::Adopt, deadline: 9 };
+        let order = Order { purpose: Purpose::Adopt, actor: host::caller(), deadline: 9 };
         let supervisor = std::thread::spawn({
             let site = site.clone();
             move || take_order(&site, vm)
         });
         let until = Instant::now() + Duration::from_secs(20);
-        let met = meet(Some(&door), &Unit::of(vm), order, &site.lock(vm), until).unwrap();
+        let met = meet(Some(&door), &Unit::of(vm), &order, &site.lock(vm), until).unwrap();
         let (told, socket) = supervisor.join().unwrap().unwrap();
         assert_eq!(told, order);
         File::from(socket).write_all(b"null\n").unwrap();

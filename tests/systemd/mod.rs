@@ -1,5 +1,7 @@
 //! VMs as units of a real systemd, pid 1 of a container.
 
+mod guest;
+
 use std::fs;
 use std::time::Duration;
 
@@ -14,7 +16,9 @@ use crate::world::{Outcome, eventually, need_program};
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub fn trials() -> Vec<Trial> {
-    trials![a_vm_is_a_unit, vms_start_and_stop_with_the_host, a_replaced_program_keeps_the_guests]
+    let mut trials = trials![a_vm_is_a_unit, vms_start_and_stop_with_the_host, a_replaced_program_keeps_the_guests];
+    trials.extend(guest::trials());
+    trials
 }
 
 fn pid(info: &Value, which: &str) -> i64 {
