@@ -18,6 +18,7 @@
           stdenv,
           rustPlatform,
           installShellFiles,
+          util-linux,
         }:
         let
           inherit (lib.importTOML ./Cargo.toml) package;
@@ -34,6 +35,7 @@
               ./src
               ./tests
               ./templates
+              ./packaging
               ./public
             ];
           };
@@ -46,6 +48,10 @@
 
           postInstall = ''
             ln -s v $out/bin/virshle
+            install -Dm644 -t $out/lib/systemd/system packaging/systemd/*
+            substituteInPlace $out/lib/systemd/system/*.service \
+              --replace-quiet /usr/bin/v $out/bin/v \
+              --replace-quiet /bin/kill ${util-linux}/bin/kill
           ''
           + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
             installShellCompletion --cmd v \

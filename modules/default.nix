@@ -88,10 +88,50 @@ in
     };
 
     # Disks and the users' data: nobody else may read them.
-    systemd.tmpfiles.settings."10-virshle"."/var/lib/virshle".d = {
-      mode = "0700";
-      user = "root";
-      group = "root";
+    systemd.tmpfiles.settings."10-virshle" = {
+      "/var/lib/virshle".d = {
+        mode = "0700";
+        user = "root";
+        group = "root";
+      };
+      "/run/virshle".d = {
+        mode = "0755";
+        user = "root";
+        group = "root";
+      };
+    };
+
+    # The package's own: virshle-vm@.service and those beside it.
+    systemd.packages = [ cfg.package ];
+    systemd.services =
+      let
+        unit = {
+          overrideStrategy = "asDropin";
+          # A new system leaves the guests of the old one running.
+          restartIfChanged = false;
+          stopIfChanged = false;
+          # Hypervisors and switches where the config names none.
+          environment.PATH = lib.mkForce "/run/current-system/sw/bin";
+        };
+      in
+      {
+        "virshle-vm@" = unit;
+        virshle-shutdown = unit;
+        virshle-autostart = unit // {
+          wantedBy = [ "multi-user.target" ];
+        };
+      };
+
+    # Who may use the host's VMs, and whom their hypervisors run as.
+    users = {
+      groups.virshle = { };
+      groups.virshle-vm = { };
+      users.virshle-vm = {
+        description = "Virshle's virtual machines";
+        isSystemUser = true;
+        group = "virshle-vm";
+        home = "/var/empty";
+      };
     };
   };
 }

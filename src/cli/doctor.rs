@@ -8,11 +8,12 @@ use super::colour::Tone;
 use super::confinement;
 use super::table::{Cell, Table};
 use super::ui::{Format, Ui, count};
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::host::{self, Mode, find_program};
+use crate::host::{self, Mode, ServiceManager, find_program};
 use crate::hypervisor::{Host, Kvm, cloud_hypervisor, qemu};
 use crate::network::ovs::Ovs;
-use crate::spec::{Boot, Size};
+use crate::spec::{Boot, Limits, Size};
 use crate::store::Store;
 use crate::vm::{self, Site, repair};
 
@@ -161,6 +162,7 @@ fn examine(site: &Site) -> Vec<Finding> {
             ),
         }
     }
+    service_manager(&mut add, site, config.as_ref());
     storage(&mut add, site);
     left_overs(&mut add, site);
     found
@@ -222,6 +224,42 @@ fn taps(add: &mut Add<'_>) {
             "only root can make taps and ports".into(),
             Some("`user` networks need no privileges"),
         );
+    }
+}
+
+fn service_manager(add: &mut Add<'_>, site: &Site, config: Option<&Config>) {
+    let limited = config
+        .is_some_and(|config| config.templates.iter().any(|template| template.policy().limits != Limits::default()));
+    let alone = |why: &str| match limited {
+        true => (
+            Health::Missing,
+            format!("{why}: VMs are processes of their own, and nothing holds them to the limits of their templates"),
+        ),
+        false => (Health::Optional, format!("{why}: VMs are processes of their own, without cgroup limits")),
+    };
+    let what = "service manager";
+    match (site.dirs.mode, ServiceManager::find()) {
+        (Mode::System, ServiceManager::Systemd(unit)) => {
+            add(what, Health::Ok, format!("systemd: each VM is a unit ({})", unit.display()), None);
+        }
+        (Mode::System, ServiceManager::WithoutUnits) => {
+            let (health, detail) = alone("systemd is there, but the units are not installed");
+            let hint = "`v units --dir /etc/systemd/system && systemctl daemon-reload`";
+            add(what, health, detail, Some(hint));
+        }
+        (Mode::System, ServiceManager::None) => {
+            let (health, detail) = alone("none");
+            add(
+                what,
+                health,
+                detail,
+                Some("to start VMs with the host, run `v vm autostart` from rc.local or cron's @reboot"),
+            );
+        }
+        (Mode::Session | Mode::Rooted, _) => {
+            let (health, detail) = alone("none in this mode");
+            add(what, health, detail, None);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod supervise;
 mod table;
 mod template;
 mod ui;
+mod units;
 mod vm;
 
 use std::path::PathBuf;
@@ -64,6 +65,7 @@ enum Command {
     Repair(repair::Repair),
     Completions(completions::Completions),
     Man(man::Man),
+    Units(units::Units),
     #[command(hide = true)]
     Supervise(supervise::Supervise),
     #[command(hide = true)]
@@ -110,6 +112,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Repair(repair) => repair.run(&site, ui),
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),
+        Command::Units(units) => units.run(ui),
         Command::Supervise(supervise) => supervise.run(&site),
         Command::Gate(gate) => gate.run(),
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use clap::Args;
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::error::{OrFailed, Result};
 use crate::host;
 use crate::supervisor;
 use crate::vm::{Purpose, READY_FD, Site};
@@ -21,10 +21,23 @@ pub(super) struct Supervise {
     /// The user whose wish it is that the VM runs; without it, the one who runs this
     #[arg(long, value_name = "UID")]
     by: Option<u32>,
+    /// As the main process of a unit: start the VM, or take over what runs
+    #[arg(long, conflicts_with = "adopt")]
+    unit: bool,
+    /// After the unit's end: cut the power if the supervisor hung while it was to stop
+    #[arg(long, conflicts_with_all = ["adopt", "unit"])]
+    post_stop: bool,
 }
 
 impl Supervise {
     pub(super) fn run(&self, site: &Site) -> Result<()> {
+        if self.post_stop {
+            return supervisor::after_unit(site, self.vm);
+        }
+        host::serve_manager().or_failed(|| "cannot talk to the service manager".to_owned())?;
+        if self.unit {
+            return supervisor::supervise_as_unit(site, self.vm);
+        }
         // Neither Ctrl-C nor the terminal's end is meant for it.
         host::leave_terminal();
         // Others may pass through the folders of its sockets.

@@ -18,10 +18,13 @@ mod care;
 mod console;
 mod control;
 mod last_word;
+mod limits;
 mod log;
 mod owner;
 mod ports;
 mod switch;
+mod unit;
 mod watch;
 
 pub use owner::supervise;
+pub use unit::{after_unit, supervise_as_unit};

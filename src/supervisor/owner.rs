@@ -17,6 +17,7 @@ use super::control::{self, Asked};
 use super::last_word::until_recorded;
 use super::ports::Ports;
 use super::watch::{Waiting, watch};
+use super::{limits, unit};
 use crate::config::Config;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Gate, Handle, Lock, LockError};
@@ -47,7 +48,7 @@ pub fn supervise(
     deadline: Duration,
     ready: Option<OwnedFd>,
 ) -> Result<()> {
-    let mut ready = Ready(ready);
+    let mut ready = Ready { pipe: ready, said: false };
     let result =
         host::check_descriptors(DESCRIPTORS).and_then(|()| own(site, vm, purpose, actor, deadline, &mut ready));
     match &result {
@@ -99,6 +100,8 @@ fn own(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor, deadline: Duratio
     };
     tasks.block_on(&runtime, supervisor.end(&exit))?;
     tracing::info!(%exit, "ended");
+    // Before anybody hears of the end: the unit of one who starts it again at once must be a new one.
+    host::tell_manager(&format!("STOPPING=1\nSTATUS={exit}"));
     // Answers only now, so that whoever waited finds the record written, the ports free, and can
     // start the VM again at once.
     drop(lock);
@@ -231,6 +234,7 @@ struct Doors {
 impl Supervisor<'_> {
     /// The whole run. An error means that it never came to run.
     async fn start(&self, ready: &mut Ready) -> Result<(Exit, Waiting)> {
+        limits::apply(self.spec);
         boot::fresh_runtime_folder(self.site, self.spec.uuid)?;
         let mut doors = self.open_doors()?;
         let ports = Ports::new(self.spec, self.ovs.clone());
@@ -318,6 +322,7 @@ impl Supervisor<'_> {
             if let Some(runtime) = &mut record.runtime {
                 runtime.supervisor = supervisor;
             }
+            unit::tell_state(self.spec, record.state);
             Ok(())
         })?;
         Ok(console)
@@ -347,6 +352,11 @@ impl Supervisor<'_> {
         })
     }
 
+    /// How long the guest gets to shut down when this process is told to end.
+    pub(super) fn stop_timeout(&self) -> Duration {
+        self.spec.policy.stop_timeout()
+    }
+
     /// A change of the supervisor's own accord.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut Record) -> Result<T>) -> Result<T> {
         self.update_by(&Actor::Supervisor, change)
@@ -354,7 +364,17 @@ impl Supervisor<'_> {
 
     /// A change that somebody asked for.
     pub(super) fn update_by<T>(&self, actor: &Actor, change: impl FnOnce(&mut Record) -> Result<T>) -> Result<T> {
-        self.site.store()?.acting_as(actor.clone()).update(self.spec.uuid, change)
+        let mut state = None;
+        let done = self.site.store()?.acting_as(actor.clone()).update(self.spec.uuid, |record| {
+            let before = record.state;
+            let done = change(record)?;
+            state = Some(record.state).filter(|state| *state != before);
+            Ok(done)
+        })?;
+        if let Some(state) = state {
+            unit::tell_state(self.spec, state);
+        }
+        Ok(done)
     }
 
     /// A line for the history. One that cannot be written is logged, and nothing else waits for it.
@@ -395,12 +415,21 @@ async fn interrupted(doors: &mut Doors) -> Option<oneshot::Sender<Reply>> {
     }
 }
 
-/// The pipe to whoever launched us. It is told once.
-struct Ready(Option<OwnedFd>);
+/// Whoever launched us, by a pipe, and the service manager. They are told once.
+struct Ready {
+    pipe: Option<OwnedFd>,
+    said: bool,
+}
 
 impl Ready {
     fn say(&mut self, error: Option<&Error>) {
-        let Some(pipe) = self.0.take() else { return };
+        if std::mem::replace(&mut self.said, true) {
+            return;
+        }
+        if error.is_none() {
+            host::tell_manager("READY=1");
+        }
+        let Some(pipe) = self.pipe.take() else { return };
         let mut line = serde_json::to_vec(&error.map(Failure::from)).unwrap_or_default();
         line.push(b'\n');
         // The command that launched us may be gone; the record says it all.

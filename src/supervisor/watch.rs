@@ -8,13 +8,13 @@ use super::control::Asked;
 use super::owner::Supervisor;
 use super::switch::Switch;
 use crate::error::{Error, Kind, Result};
-use crate::host::ExitStatus;
+use crate::host::{self, ExitStatus};
 use crate::hypervisor::{Machine, MachineEvent};
 use crate::spec::{Actor, Event, Exit, Happening, Intent, State};
 use crate::vm::control::{Failure, Reply, Request};
 
-/// How long a guest gets to shut down when the supervisor itself is told to end.
-const TERM_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a supervisor that is told to end needs beyond the guest's own time.
+const TERM_MARGIN: Duration = Duration::from_secs(30);
 
 /// Those who wait to hear how the run ended.
 pub(super) type Waiting = Vec<oneshot::Sender<Reply>>;
@@ -194,11 +194,13 @@ impl Run<'_> {
 
     /// SIGTERM, from a service manager or the host's shutdown: an orderly stop, with a limit.
     async fn terminate(&mut self, machine: &mut dyn Machine) {
-        tracing::info!("SIGTERM: the guest is asked to shut down");
+        let timeout = self.supervisor.stop_timeout();
+        tracing::info!(?timeout, "SIGTERM: the guest is asked to shut down");
+        host::tell_manager(&format!("EXTEND_TIMEOUT_USEC={}", (timeout + TERM_MARGIN).as_micros()));
         if let Err(error) = self.press(machine, Intent::Stop, &Actor::Supervisor).await {
             tracing::error!(error = %error.chain().join(": "), "power button not pressed");
         }
-        self.stop.push((Instant::now() + TERM_TIMEOUT, None));
+        self.stop.push((Instant::now() + timeout, None));
     }
 
     fn classify(&self, status: ExitStatus, machine: &dyn Machine) -> Exit {

@@ -1,6 +1,6 @@
 use super::site::remove_tree;
 use super::steps::{Step, run_all};
-use super::{Site, force_stop, reconcile};
+use super::{Site, force_stop, reconcile, unit};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Handle;
 use crate::network::{self, Port};
@@ -42,6 +42,7 @@ pub(super) fn finish(site: &Site, store: &mut Store, spec: &VmSpec) -> Result<()
     let no_undo = || Ok(());
     run_all(&[
         Step::new("ports", || release_ports(site, spec), no_undo),
+        Step::new("limits", || unit::forget(site, spec), no_undo),
         Step::new("runtime folder", || remove_tree(&site.dirs.run(spec.uuid)), no_undo),
         Step::new("folder", || remove_tree(&site.dirs.vm(spec.uuid)), no_undo),
     ])?;

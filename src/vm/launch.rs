@@ -4,9 +4,11 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
 
 use super::Site;
 use super::control::Failure;
+use super::unit::{self, Met};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Mode, Spawn, open_log};
 use crate::spec::{Actor, Name, VmSpec};
@@ -15,7 +17,8 @@ use crate::spec::{Actor, Name, VmSpec};
 pub const READY_FD: i32 = 3;
 
 /// What a supervisor is launched for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Purpose {
     /// To start the VM.
     Start,
@@ -27,14 +30,33 @@ pub enum Purpose {
 #[derive(Debug)]
 pub struct Starting {
     name: Name,
-    ready: File,
-    deadline: Instant,
+    word: Word,
+}
+
+/// Whose word it is, and how it comes.
+#[derive(Debug)]
+enum Word {
+    /// A new supervisor's.
+    Pipe { ready: File, deadline: Instant },
+    /// The same, of one that systemd starts.
+    Unit { launched: unit::Launched, deadline: Instant },
 }
 
 /// Launches a VM's supervisor, which outlives this process. Several can be under way at once;
 /// [`Starting::wait`] ends each.
+///
+/// On a host that runs systemd it is a unit, so that it has limits, is brought back when it is
+/// killed, and ends before the network when the host shuts down. Elsewhere, and for an ordinary
+/// user, it is a process of its own.
 pub(super) fn launch(site: &Site, spec: &VmSpec, purpose: Purpose, deadline: Duration) -> Result<Starting> {
     let failed = || format!("cannot launch the supervisor of `{}`", spec.name);
+    // Its own deadlines come first: this one only catches a supervisor that hangs.
+    let until = Instant::now() + deadline * 2 + Duration::from_secs(10);
+    if unit::serves(site)
+        && let Some(launched) = unit::launch(site, spec, purpose, deadline, until)?
+    {
+        return Ok(Starting { name: spec.name.clone(), word: Word::Unit { launched, deadline: until } });
+    }
     let (ready, word) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_failed(failed)?;
     let log = site.supervisor_log(spec.uuid);
     let log = open_log(&log)
@@ -44,17 +66,14 @@ pub(super) fn launch(site: &Site, spec: &VmSpec, purpose: Purpose, deadline: Dur
     Spawn::new(program)
         .args(arguments(site, &spec.uuid.to_string(), purpose, deadline))
         .keep_env()
+        // Whoever launches it may be a unit, and this process is not.
+        .env("NOTIFY_SOCKET", "")
         .log(log)
         .fd(word, READY_FD)
         .start()
         .or_failed(failed)?
         .leave();
-    Ok(Starting {
-        name: spec.name.clone(),
-        ready: File::from(ready),
-        // Its own deadlines come first: this one only catches a supervisor that hangs.
-        deadline: Instant::now() + deadline * 2 + Duration::from_secs(10),
-    })
+    Ok(Starting { name: spec.name.clone(), word: Word::Pipe { ready: File::from(ready), deadline: until } })
 }
 
 fn arguments(site: &Site, uuid: &str, purpose: Purpose, deadline: Duration) -> Vec<OsString> {
@@ -77,13 +96,20 @@ fn arguments(site: &Site, uuid: &str, purpose: Purpose, deadline: Duration) -> V
 
 impl Starting {
     /// Waits until the VM runs. The error is the supervisor's own.
-    pub fn wait(mut self) -> Result<()> {
+    pub fn wait(self) -> Result<()> {
         let failed = || format!("cannot start `{}`", self.name);
+        let (mut ready, deadline, log) = match self.word {
+            Word::Pipe { ready, deadline } => (ready, deadline, format!("v vm log --supervisor {}", self.name)),
+            Word::Unit { launched, deadline } => match launched.meet().map_err(|error| error.context(failed()))? {
+                Met::Supervisor(ready, log) => (ready, deadline, log),
+                Met::Running => return Ok(()),
+            },
+        };
         let mut word = Vec::new();
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&self.ready, PollFlags::IN)], Some(&timeout)) {
+            match poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&timeout)) {
                 Ok(0) => {
                     return Err(Error::failed(failed()).source(Error::failed("its supervisor does not answer")));
                 }
@@ -92,7 +118,7 @@ impl Starting {
                 Err(error) => return Err(Error::failed(failed()).source(error)),
             }
             let mut chunk = [0; 4096];
-            let read = self.ready.read(&mut chunk).or_failed(failed)?;
+            let read = ready.read(&mut chunk).or_failed(failed)?;
             word.extend_from_slice(&chunk[..read]);
             if read == 0 || word.ends_with(b"\n") {
                 break;
@@ -101,7 +127,7 @@ impl Starting {
         if word.is_empty() {
             return Err(Error::failed(failed())
                 .source(Error::failed("its supervisor ended without a word"))
-                .hint(format!("its log: `v vm log --supervisor {}`", self.name)));
+                .hint(format!("its log: `{log}`")));
         }
         match serde_json::from_slice::<Option<Failure>>(&word).or_failed(failed)? {
             None => Ok(()),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! create  reserve rows ─► folder ─► disks ─► UEFI variables ─► seed ─► owner ─► record `stopped`   (steps, each with its undo)
-//! start   launch a supervisor, wait for its word
+//! start   launch a supervisor (a unit of systemd, or a process), wait for its word
 //! watch   any command that meets a guest whose supervisor was killed launches a new one
 //! stop    ask the supervisor (control socket), wait for the end
 //! rename  record ─► first-boot volume ─► ports
@@ -14,6 +14,7 @@
 //! command sees it and undoes or finishes it ([`sweep`]). What else may be left behind is found
 //! and collected by [`repair`].
 
+mod autostart;
 pub mod control;
 mod create;
 mod delete;
@@ -30,8 +31,10 @@ mod start;
 mod steps;
 mod stop;
 mod sweep;
+mod unit;
 
 pub use crate::disk::Part;
+pub use autostart::{Group, autostart};
 pub use create::{Create, create};
 pub use delete::delete;
 pub use launch::{Purpose, READY_FD, Starting};
@@ -44,5 +47,6 @@ pub use show::{preferred_ssh, show_launch, ssh_forward};
 pub use site::Site;
 pub use site::make_private;
 pub use start::start;
-pub use stop::{Stopped, force_stop, pause, resume, stop};
+pub use stop::{Stopped, force_stop, kill_unwatched, pause, resume, stop};
 pub use sweep::sweep;
+pub use unit::{Order, limits_hold, serves as runs_units, take_order};

@@ -111,7 +111,8 @@ fn log_hint(record: &Record) -> String {
     format!("`v vm log --supervisor {}` says why", record.spec.name)
 }
 
-fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> {
+/// Kills the hypervisor that the record names, of a VM without a supervisor.
+pub fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> {
     let deadline = Instant::now() + FORCE_DEADLINE;
     loop {
         let Some(record) = store.get(vm)? else { return Ok(Exit::Forced) };

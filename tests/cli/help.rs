@@ -33,6 +33,7 @@ fn every_command_has_help() -> Outcome {
         "vm stop",
         "vm restart",
         "vm rename",
+        "vm autostart",
         "vm pause",
         "vm resume",
         "vm delete",
@@ -51,6 +52,7 @@ fn every_command_has_help() -> Outcome {
         "repair",
         "completions",
         "man",
+        "units",
     ] {
         assert!(names.iter().any(|name| name == wanted), "`v {wanted}` is missing in {names:?}");
     }

@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -8,7 +9,7 @@ use clap::Args;
 use super::select::One;
 use crate::cli::ui::Ui;
 use crate::error::{Error, OrFailed, Result};
-use crate::host;
+use crate::host::{self, Unit};
 use crate::vm::{self, Site};
 
 /// Print what the guest wrote to its console
@@ -42,6 +43,9 @@ impl Log {
             (_, true) => site.supervisor_log(vm),
             _ => site.console_log(vm),
         };
+        if self.supervisor && vm::runs_units(site) {
+            return Err(self.journal(&Unit::of(vm)));
+        }
         let failed = || format!("cannot read `{}`", path.display());
         let mut file = match File::open(&path) {
             Ok(file) => file,
@@ -72,6 +76,22 @@ impl Log {
             }
             host::pause(POLL);
         }
+    }
+}
+
+impl Log {
+    /// A unit writes to the journal. Returns only if that could not be shown.
+    fn journal(&self, unit: &Unit) -> Error {
+        let mut args: Vec<OsString> =
+            ["--no-pager", "--quiet", "--output=cat", "--unit", unit.name()].map(Into::into).into();
+        if self.follow {
+            args.push("--follow".into());
+        }
+        match self.lines {
+            Some(lines) => args.push(format!("--lines={lines}").into()),
+            None => args.push("--lines=all".into()),
+        }
+        Error::failed("cannot run `journalctl`").source(host::exec("journalctl", &args))
     }
 }
 

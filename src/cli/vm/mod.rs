@@ -1,5 +1,6 @@
 //! `v vm …`: one file per verb.
 
+mod autostart;
 mod console;
 mod create;
 mod delete;
@@ -34,6 +35,7 @@ pub(super) enum Command {
     Start(start::Start),
     Stop(stop::Stop),
     Restart(restart::Restart),
+    Autostart(autostart::Autostart),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Rename(rename::Rename),
@@ -55,6 +57,7 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
         Command::Start(command) => command.run(site, ui),
         Command::Stop(command) => command.run(site, ui),
         Command::Restart(command) => command.run(site, ui),
+        Command::Autostart(command) => command.run(site, ui),
         Command::Pause(command) => command.run(site, ui),
         Command::Resume(command) => command.run(site, ui),
         Command::Rename(command) => command.run(site, ui),

@@ -38,7 +38,7 @@ impl Start {
 }
 
 /// Of all VMs, those that do not run yet: `--all` means "see that all run".
-fn startable(site: &Site, store: &mut Store, records: Vec<Record>) -> Result<Vec<Record>> {
+pub(super) fn startable(site: &Site, store: &mut Store, records: Vec<Record>) -> Result<Vec<Record>> {
     let mut rest = Vec::new();
     for record in records {
         let observed = vm::reconcile(site, store, record)?;
@@ -71,6 +71,12 @@ pub(super) fn start_all(
             vm::wait_for(site, store, spec.uuid, Goal::Ssh, Instant::now() + timeout, timeout)?;
         }
         ui.say(format!("started `{}`", spec.name));
+        if !vm::limits_hold(site, &spec) {
+            ui.say(format!(
+                "warning: nothing holds `{}` to its limits: this host's VMs are no units of systemd (see `v doctor`)",
+                spec.name
+            ));
+        }
         Ok(())
     })
 }
