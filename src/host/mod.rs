@@ -9,6 +9,7 @@ mod image_file;
 mod link;
 mod lock;
 mod new_file;
+mod oom;
 mod process;
 mod program;
 mod progress;
@@ -24,7 +25,10 @@ pub use image_file::{free_space, open_image};
 pub use link::NetDevice;
 pub use lock::{Lock, LockError};
 pub use new_file::NewFile;
-pub use process::{Child, ExitStatus, Handle, Spawn, exec, inherited_pipe, leave_terminal};
+pub use oom::OomWatch;
+pub use process::{
+    Child, ExitStatus, Handle, Spawn, exec, ignore_hangup, inherited_pipe, is_own_program, leave_terminal, own_program,
+};
 pub use program::{Output, Program, ProgramError, find_program};
 pub use progress::{Progress, Quiet};
 pub use tap::{TapError, open_tap};

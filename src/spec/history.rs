@@ -46,6 +46,10 @@ pub enum Happening {
     Rebooted,
     /// The guest's watchdog reset it.
     WatchdogFired,
+    /// What kept ending is not started again.
+    GaveUp {
+        attempts: u32,
+    },
     /// A new supervisor took over a running guest.
     Adopted,
     /// A port was gone from its switch.
