@@ -136,6 +136,8 @@ pub enum MachineEvent {
     Resumed,
     /// The guest rebooted itself; the process goes on.
     Rebooted,
+    /// The guest's watchdog resets it; the process goes on.
+    WatchdogFired,
     /// The guest asked for power-off; the process ends or is ended by the supervisor.
     PoweredOff,
     /// The process has ended. Always the last event.

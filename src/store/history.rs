@@ -32,8 +32,7 @@ pub(super) fn note_change(
     if before.state == after.state {
         return Ok(());
     }
-    let ended =
-        before.state.is_live() && before.exit != after.exit || before.runtime.is_some() && after.runtime.is_none();
+    let ended = before.state.is_run() && !after.state.is_run();
     let happening = Happening::State {
         from: Some(before.state),
         to: after.state,

@@ -25,8 +25,9 @@ pub(super) struct Booted {
 /// The longest path a unix socket can have, without its closing zero.
 const SOCKET_PATH_LIMIT: usize = 107;
 
-/// A fresh runtime folder: what an earlier life left would make the hypervisor fail to bind.
-pub(super) fn fresh_runtime_folder(run: &Path) -> Result<()> {
+/// A fresh runtime folder: what an earlier life left would make the hypervisor fail to bind. Only
+/// `keep` stays as it is.
+pub(super) fn fresh_runtime_folder(run: &Path, keep: Option<&Path>) -> Result<()> {
     let longest = run.join("control.sock");
     let length = longest.as_os_str().len();
     if length > SOCKET_PATH_LIMIT {
@@ -40,6 +41,9 @@ pub(super) fn fresh_runtime_folder(run: &Path) -> Result<()> {
     let clear = || -> io::Result<()> {
         for entry in fs::read_dir(run)? {
             let entry: DirEntry = entry?;
+            if keep == Some(entry.path().as_path()) {
+                continue;
+            }
             if entry.file_type()?.is_dir() {
                 fs::remove_dir_all(entry.path())?;
             } else {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 
 use super::log::RotatingLog;
 use super::ports::appears;
@@ -47,7 +48,9 @@ impl Console {
         let log = Rc::new(RefCell::new(self.log));
         let (output, _) = broadcast::channel::<Vec<u8>>(64);
         let (input, mut typed) = mpsc::channel::<Vec<u8>>(16);
-        tokio::task::spawn_local(accept(socket, Rc::clone(&log), output.clone(), input));
+        // They end with this task: a client is told that way.
+        let mut clients = JoinSet::new();
+        clients.spawn_local(accept(socket, Rc::clone(&log), output.clone(), input));
         let mut serial = self.serial;
         loop {
             let (mut read, mut write) = serial.into_split();
@@ -88,7 +91,10 @@ async fn accept(
     output: broadcast::Sender<Vec<u8>>,
     input: mpsc::Sender<Vec<u8>>,
 ) {
+    let mut clients = JoinSet::new();
     loop {
+        // The tasks of those who left are taken away.
+        while clients.try_join_next().is_some() {}
         let Ok((client, _)) = socket.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -97,8 +103,8 @@ async fn accept(
         let live = output.subscribe();
         let history = log.borrow().tail(HISTORY).unwrap_or_default();
         let (read, write) = client.into_split();
-        tokio::task::spawn_local(forward_input(read, input.clone()));
-        tokio::task::spawn_local(async move {
+        clients.spawn_local(forward_input(read, input.clone()));
+        clients.spawn_local(async move {
             // A client that is gone ends its task; there is nobody to tell.
             let _ = show(write, history, live).await;
         });

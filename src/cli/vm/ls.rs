@@ -1,12 +1,14 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::policy;
 use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
+use crate::host;
 use crate::spec::{Exit, Link, Size, State};
-use crate::store::Store;
+use crate::store::{Retries, Store};
 use crate::vm::{self, Observed, Site};
 
 /// List the VMs
@@ -17,7 +19,8 @@ pub(crate) struct Ls {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Only VMs in this state: creating, stopped, starting, running, paused, stopping, crashed, deleting
+    /// Only VMs in this state: creating, stopped, starting, running, paused, stopping, crashed,
+    /// restarting, deleting
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Option<State>,
 }
@@ -36,7 +39,7 @@ pub(super) struct Row {
     name: String,
     template: String,
     state: State,
-    /// It runs, and its supervisor was killed.
+    /// It runs, or is to be started again, and its supervisor was killed.
     unwatched: bool,
     vcpu: u32,
     vram_bytes: u64,
@@ -45,6 +48,8 @@ pub(super) struct Row {
     up_since: Option<String>,
     hypervisor: String,
     last_exit: Option<Exit>,
+    /// Of its restart policy: the attempts of the present series.
+    retries: Option<Retries>,
     disks: Vec<DiskRow>,
     nics: Vec<NicRow>,
     uuid: String,
@@ -69,6 +74,15 @@ struct NicRow {
 impl Row {
     pub(super) fn disk_sizes(&self) -> impl Iterator<Item = Option<u64>> {
         self.disks.iter().map(|disk| disk.size_bytes)
+    }
+
+    /// As a person reads it.
+    pub(super) fn state_text(&self) -> String {
+        policy::state(self.state, self.retries.as_ref(), host::now())
+    }
+
+    pub(super) fn retries(&self) -> Option<&Retries> {
+        self.retries.as_ref()
     }
 
     pub(super) fn up_since(&self) -> Option<&str> {
@@ -111,6 +125,7 @@ pub(super) fn row(site: &Site, observed: Observed) -> Row {
         up_since: record.started_at.filter(|_| state.is_live()).map(|at| at.to_string()),
         hypervisor: spec.hypervisor.to_string(),
         last_exit: record.exit.clone(),
+        retries: record.retries.clone(),
         disks: spec
             .disks
             .iter()
@@ -153,7 +168,7 @@ fn table(rows: &[Row], wide: bool) -> Table {
     for row in rows {
         let state = match row.unwatched {
             true => Cell::toned(format!("{} (unwatched)", row.state), Tone::Bad),
-            false => Cell::toned(row.state.to_string(), tone(row.state)),
+            false => Cell::toned(row.state_text(), tone(row.state)),
         };
         let mut cells: Vec<Cell> = vec![
             row.number.to_string().into(),

@@ -7,6 +7,7 @@ mod info;
 mod log;
 mod ls;
 mod pause;
+mod policy;
 mod restart;
 mod select;
 mod show_launch;
