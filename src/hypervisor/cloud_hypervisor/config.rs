@@ -31,6 +31,13 @@ pub(super) struct VmConfig {
     serial: Console,
     console: Console,
     platform: Platform,
+    /// A virtio watchdog: once the guest feeds it and then no more, it is reset.
+    #[serde(skip_serializing_if = "is_false")]
+    watchdog: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Debug, Serialize)]
@@ -179,6 +186,7 @@ impl VmConfig {
             } else {
                 Platform::Before53 { uuid: id, serial_number: id }
             },
+            watchdog: spec.policy.watchdog,
         })
     }
 }
