@@ -44,7 +44,10 @@ fn what(entry: &Entry) -> Cell {
         Happening::State { to, .. } => tone(*to),
         Happening::Deleted | Happening::Renamed { .. } | Happening::Adopted => Tone::Dim,
         Happening::PortRestored { .. } => Tone::Good,
-        Happening::PortLost { .. } | Happening::PortDead { .. } | Happening::Unreadable { .. } => Tone::Bad,
+        Happening::GaveUp { .. }
+        | Happening::PortLost { .. }
+        | Happening::PortDead { .. }
+        | Happening::Unreadable { .. } => Tone::Bad,
         Happening::Rebooted | Happening::WatchdogFired | Happening::Repaired { .. } => Tone::Busy,
     };
     Cell::toned(entry.happening.words(), tone)

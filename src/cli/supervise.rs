@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::error::{OrFailed, Result};
 use crate::host;
-use crate::supervisor;
+use crate::supervisor::{self, Handed};
 use crate::vm::{Purpose, READY_FD, Site};
 
 /// Own one running VM, from its start to its end (launched by `v vm start`)
@@ -15,7 +15,7 @@ pub(super) struct Supervise {
     /// Seconds for the hypervisor to come up and boot
     #[arg(long, default_value_t = 60)]
     deadline: u64,
-    /// Watch over a guest that runs already, and whose supervisor was killed
+    /// Go on for a supervisor that was killed
     #[arg(long)]
     adopt: bool,
     /// The user whose wish it is that the VM runs; without it, the one who runs this
@@ -27,6 +27,12 @@ pub(super) struct Supervise {
     /// After the unit's end: cut the power if the supervisor hung while it was to stop
     #[arg(long, conflicts_with_all = ["adopt", "unit"])]
     post_stop: bool,
+    /// The descriptor of the VM's lock, from the program that this process was before
+    #[arg(long, value_name = "FD")]
+    lock: Option<i32>,
+    /// How the run ended, which that program could not record
+    #[arg(long, value_name = "JSON")]
+    ended: Option<String>,
 }
 
 impl Supervise {
@@ -45,6 +51,9 @@ impl Supervise {
         let purpose = if self.adopt { Purpose::Adopt } else { Purpose::Start };
         let ready = host::inherited_pipe(READY_FD);
         let actor = self.by.map_or_else(host::caller, host::actor);
-        supervisor::supervise(site, self.vm, purpose, &actor, Duration::from_secs(self.deadline), ready)
+        // One that cannot be read is as good as one that nobody saw.
+        let ended = self.ended.as_deref().and_then(|json| serde_json::from_str(json).ok());
+        let handed = Handed { lock: self.lock, ended };
+        supervisor::supervise(site, self.vm, purpose, &actor, Duration::from_secs(self.deadline), ready, handed)
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +39,47 @@ impl Lock {
         // SAFETY: the descriptor is open for the call and `lock` is a valid `struct flock`.
         let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) };
         if done == 0 {
-            return Ok(Self { _file: file });
+            return Ok(Self { file });
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::EACCES) => Err(LockError::Held),
             _ => Err(error.into()),
         }
+    }
+
+    /// A lock that this process held when it was another program, which passed it on under `number`.
+    /// `None` when what is there is not that lock's file.
+    pub fn inherited(number: i32, path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        // SAFETY: F_GETFD only looks; a number that is no descriptor is answered with an error.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+            return None;
+        }
+        // SAFETY: it is open, and nothing else in this process owns it: it was opened before we began.
+        let file = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(number) };
+        let same = matches!((file.metadata(), std::fs::metadata(path)),
+            (Ok(ours), Ok(theirs)) if (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()));
+        if !same {
+            // Something else of the caller's: left open as it was.
+            let _ = std::os::fd::IntoRawFd::into_raw_fd(file);
+            return None;
+        }
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::CLOEXEC).ok()?;
+        let mut lock = whole_file();
+        // SAFETY: as above. A lock that this description holds already is granted again.
+        (unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) } == 0).then_some(Self { file })
+    }
+
+    /// Lets the program that this process becomes have the lock; the number is what it is told.
+    pub fn pass_on(&self) -> io::Result<i32> {
+        rustix::io::fcntl_setfd(&self.file, rustix::io::FdFlags::empty())?;
+        Ok(self.file.as_raw_fd())
+    }
+
+    /// Takes [`Lock::pass_on`] back, when this process stays what it is.
+    pub fn keep(&self) -> io::Result<()> {
+        Ok(rustix::io::fcntl_setfd(&self.file, rustix::io::FdFlags::CLOEXEC)?)
     }
 
     /// Whether somebody holds the lock. A file that is not there is held by nobody.
@@ -89,5 +123,21 @@ mod tests {
         drop(lock);
         assert!(!Lock::is_held(&path).unwrap());
         Lock::try_take(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_passed_on_is_never_free_in_between() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = Lock::try_take(&path).unwrap();
+        let number = lock.pass_on().unwrap();
+        assert!(Lock::inherited(number, dir.path()).is_none(), "another file's");
+        // What an exec does: the value is forgotten, the descriptor stays.
+        std::mem::forget(lock);
+        let again = Lock::inherited(number, &path).unwrap();
+        assert!(Lock::is_held(&path).unwrap());
+        drop(again);
+        assert!(!Lock::is_held(&path).unwrap());
+        assert!(Lock::inherited(-1, &path).is_none());
     }
 }

@@ -15,6 +15,7 @@ mod lock;
 mod log_file;
 mod new_file;
 mod notify;
+mod oom;
 mod process;
 mod program;
 mod progress;
@@ -41,7 +42,11 @@ pub use lock::{Lock, LockError};
 pub use log_file::open_log;
 pub use new_file::NewFile;
 pub use notify::{is_unit, serve_manager, tell_manager};
-pub use process::{Child, ExitStatus, Handle, Spawn, exec, inherited_pipe, keep_private, leave_terminal};
+pub use oom::OomWatch;
+pub use process::{
+    Child, ExitStatus, Handle, Spawn, exec, ignore_hangup, inherited_pipe, is_own_program, keep_private,
+    leave_terminal, own_program,
+};
 pub use program::{Output, Program, ProgramError, find_program};
 pub use progress::{Progress, Quiet};
 pub use reader::closed_within;

@@ -12,7 +12,9 @@ use std::sync::OnceLock;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal, waitid,
+};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
@@ -131,6 +133,34 @@ pub fn keep_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
+/// The file this program was started from, by the name it was started under: a link on the way to
+/// it is kept, so that it leads to the next program once this one is replaced.
+pub fn own_program() -> io::Result<PathBuf> {
+    let running = std::env::current_exe()?;
+    let same = |path: &PathBuf| same_file(path, &running);
+    let started_as = std::env::args_os().next().and_then(super::find_program);
+    Ok(started_as.and_then(|path| std::path::absolute(path).ok()).filter(same).unwrap_or(running))
+}
+
+/// Whether this is the file that this process runs, which may have been replaced since.
+pub fn is_own_program(path: &std::path::Path) -> bool {
+    same_file(path, "/proc/self/exe".as_ref())
+}
+
+fn same_file(one: &std::path::Path, other: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// SIGHUP does nothing from here on, and not in the program that this one becomes either, until it
+/// listens for it.
+#[allow(unsafe_code)] // The standard library has no signals.
+pub fn ignore_hangup() {
+    // SAFETY: no handler is set that could run at a bad moment; this one is the kernel's own.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+}
+
 /// Begins a session of this process's own, without a terminal.
 pub fn leave_terminal() {
     // It fails only in a process that leads a group already, which no terminal's keys reach.
@@ -181,7 +211,11 @@ pub struct Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.ours && matches!(self.try_wait(), Ok(None)) {
+        if !self.ours {
+            // Its status is for whoever watches it next.
+            return;
+        }
+        if matches!(self.try_wait(), Ok(None)) {
             // The only failure is that it has just ended by itself.
             let _ = self.signal(Signal::KILL);
         }
@@ -191,8 +225,9 @@ impl Drop for Child {
 }
 
 impl Child {
-    /// Takes over the watch on a process that another one started; `None` when it is gone. How it
-    /// ends can then not be seen, only that it does.
+    /// Takes over the watch on a process; `None` when it is gone. How one that another process
+    /// started will end cannot be seen, only that it does; of a child of an earlier program of this
+    /// very process it can.
     pub fn adopt(handle: Handle) -> io::Result<Option<Self>> {
         let Some(pid) = Pid::from_raw(handle.pid) else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -201,7 +236,25 @@ impl Child {
             Err(error) => return Err(error.into()),
         };
         // The pidfd pins the pid: what is alive now under this start time is what it stands for.
-        Ok(handle.is_alive().then_some(Self { handle, pidfd, ours: true, adopted: true }))
+        if !handle.is_alive() {
+            return Ok(None);
+        }
+        let adopted = !is_child(&pidfd)?;
+        Ok(Some(Self { handle, pidfd, ours: true, adopted }))
+    }
+
+    /// How a child that an earlier program of this process started has ended, if it has. Its
+    /// status is taken: asked again, there is none.
+    pub fn ended(handle: Handle) -> io::Result<Option<ExitStatus>> {
+        let Some(pid) = Pid::from_raw(handle.pid) else { return Ok(None) };
+        if !matches!(stat(handle.pid), Ok(('Z', start)) if start == handle.start_time) {
+            return Ok(None);
+        }
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(status) => Ok(status.as_ref().and_then(exit_status)),
+            Err(rustix::io::Errno::CHILD) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub fn handle(&self) -> Handle {
@@ -227,11 +280,7 @@ impl Child {
         let Some(status) = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)? else {
             return Ok(None);
         };
-        Ok(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Some(ExitStatus::Code(code)),
-            (_, Some(signal)) => Some(ExitStatus::Signal(signal)),
-            _ => None,
-        })
+        Ok(exit_status(&status))
     }
 
     /// Waits for its end. May be dropped and called again.
@@ -261,6 +310,24 @@ impl Child {
             Err(error) if error != rustix::io::Errno::SRCH => Err(error.into()),
             _ => Ok(()),
         }
+    }
+}
+
+fn exit_status(status: &WaitIdStatus) -> Option<ExitStatus> {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Some(ExitStatus::Code(code)),
+        (_, Some(signal)) => Some(ExitStatus::Signal(signal)),
+        _ => None,
+    }
+}
+
+/// Whether a process is this one's child: an `exec` in between changes nothing about it.
+fn is_child(pidfd: &OwnedFd) -> io::Result<bool> {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::PidFd(pidfd.as_fd()), look) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::CHILD) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -391,13 +458,49 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn an_adopted_process_is_seen_to_end() {
-        let child = Spawn::new("/bin/sleep").args(["60"]).start().unwrap();
-        let handle = child.handle();
+        // Its parent is a shell, which waits for its end.
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let script = format!("sleep 60 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display());
+        let shell = Spawn::new("/bin/sh").args(["-c", &script]).start().unwrap();
+        while !pid.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let pid: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+        let handle = Handle::of(Pid::from_raw(pid).unwrap()).unwrap();
         let adopted = Child::adopt(handle).unwrap().unwrap();
         assert_eq!(adopted.try_wait().unwrap(), None);
-        drop(child);
+        assert!(handle.signal(Signal::KILL).unwrap());
         assert_eq!(adopted.wait().await.unwrap(), ExitStatus::Unseen);
+        assert_eq!(shell.wait().await.unwrap(), ExitStatus::Code(0));
         assert!(Child::adopt(handle).unwrap().is_none());
+        assert_eq!(Child::ended(handle).unwrap(), None);
+    }
+
+    /// As after an `exec`: nothing is known of the child but its handle.
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_end_of_an_own_child_is_seen_by_its_handle_alone() {
+        let sleeping = || {
+            let child = Spawn::new("/bin/sleep").args(["60"]).start().unwrap();
+            let handle = child.handle();
+            child.leave();
+            handle
+        };
+        let handle = sleeping();
+        let again = Child::adopt(handle).unwrap().unwrap();
+        assert_eq!(Child::ended(handle).unwrap(), None);
+        again.signal(Signal::SYS).unwrap();
+        assert_eq!(again.wait().await.unwrap(), ExitStatus::Signal(31));
+
+        // It ends while nobody looks.
+        let handle = sleeping();
+        handle.signal(Signal::KILL).unwrap();
+        while handle.is_alive() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert!(Child::adopt(handle).unwrap().is_none());
+        assert_eq!(Child::ended(handle).unwrap(), Some(ExitStatus::Signal(9)));
+        assert_eq!(Child::ended(handle).unwrap(), None, "no zombie is left");
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -142,6 +142,8 @@ pub enum MachineEvent {
     Rebooted,
     /// The guest gave up the NIC with this index: it may be plugged in anew.
     Unplugged(u8),
+    /// The guest's watchdog resets it; the process goes on.
+    WatchdogFired,
     /// The guest asked for power-off; the process ends or is ended by the supervisor.
     PoweredOff,
     /// The process has ended. Always the last event.

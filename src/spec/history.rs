@@ -48,6 +48,10 @@ pub enum Happening {
     Rebooted,
     /// The guest's watchdog reset it.
     WatchdogFired,
+    /// What kept ending is not started again.
+    GaveUp {
+        attempts: u32,
+    },
     /// A new supervisor took over a running guest.
     Adopted,
     /// A port was gone from its switch.
@@ -85,6 +89,7 @@ impl Happening {
             Happening::Renamed { .. } => "renamed".to_owned(),
             Happening::Rebooted => "rebooted".to_owned(),
             Happening::WatchdogFired => "reset".to_owned(),
+            Happening::GaveUp { .. } => "given up".to_owned(),
             Happening::Adopted => "adopted".to_owned(),
             Happening::PortLost { .. } => "port lost".to_owned(),
             Happening::PortRestored { .. } => "port restored".to_owned(),
@@ -113,6 +118,7 @@ impl Happening {
             Happening::Renamed { from } => format!("it was `{from}`"),
             Happening::Rebooted => "by the guest".to_owned(),
             Happening::WatchdogFired => "by its watchdog: the guest had stopped feeding it".to_owned(),
+            Happening::GaveUp { attempts } => format!("not started again: it ended after each of {attempts} attempts"),
             Happening::Adopted => "its supervisor had ended and left it running".to_owned(),
             Happening::PortLost { port } => format!("`{port}` was gone from its switch"),
             Happening::PortRestored { port } => format!("`{port}`"),

@@ -100,6 +100,11 @@ impl State {
         matches!(self, State::Starting | State::Running | State::Paused | State::Stopping | State::Restarting)
     }
 
+    /// Whether a run is under way: there is a hypervisor, or is about to be.
+    pub fn is_run(self) -> bool {
+        self.is_live() && self != State::Restarting
+    }
+
     /// The state after `event`, or why not. The only place where states change.
     pub fn after(self, event: &Event) -> Result<State, Refusal> {
         use Event as E;

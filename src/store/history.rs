@@ -172,14 +172,14 @@ pub(super) fn note_change(
 fn changes(before: &Record, after: &Record) -> Vec<Happening> {
     let line = |from, to, exit| Happening::State { from: Some(from), to, intent: after.intent, exit };
     let (from, to) = (before.state, after.state);
-    if ran(from) && !ran(to) {
+    if from.is_run() && !to.is_run() {
         return vec![line(from, to, after.exit.clone())];
     }
     let another_run = match (&before.runtime, &after.runtime) {
         (Some(old), Some(new)) => to == State::Starting && old.supervisor != new.supervisor,
         _ => false,
     };
-    if ran(from) && (another_run || to == State::Starting && from != to) {
+    if from.is_run() && (another_run || to == State::Starting && from != to) {
         // A run that nobody saw end, and in the same breath the next one.
         let between = match &after.exit {
             Some(exit) if exit.is_clean() => State::Stopped,
@@ -195,11 +195,6 @@ fn changes(before: &Record, after: &Record) -> Vec<Happening> {
     // A wait to start again that its supervisor's death ended.
     let exit = after.exit.clone().filter(|_| from == State::Restarting && before.exit != after.exit);
     vec![line(from, to, exit)]
-}
-
-/// Whether a run is under way, from its launch to its end.
-fn ran(state: State) -> bool {
-    state.is_live() && state != State::Restarting
 }
 
 pub(super) fn note(

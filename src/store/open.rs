@@ -172,6 +172,18 @@ impl Store {
         self.actor.clone().unwrap_or_else(host::caller)
     }
 
+    /// Whether a newer program has changed the schema since: this one can then do nothing more here.
+    pub fn is_newer(path: &Path) -> bool {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let look = || {
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.busy_timeout(PATIENCE)?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            migrations::schema(&connection)
+        };
+        matches!(look(), Ok(Schema::Newer(_)))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

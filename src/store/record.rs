@@ -53,9 +53,9 @@ pub struct Runtime {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retries {
-    /// Starts so far.
+    /// Starts so far, with the one that is due.
     pub attempts: u32,
-    /// When the next one is due.
+    /// When the last of them is, or was, due.
     pub next_at: Timestamp,
 }
 

@@ -29,14 +29,18 @@ const OURSELVES: &str = "/proc/self/exe";
 /// The version of Landlock that cloud-hypervisor insists on.
 const LANDLOCK: u32 = 3;
 
-/// A fresh runtime folder: what an earlier life left would make the hypervisor fail to bind.
-pub(super) fn fresh_runtime_folder(site: &Site, vm: Uuid) -> Result<()> {
+/// A fresh runtime folder: what an earlier life left would make the hypervisor fail to bind. Only
+/// `keep` stays as it is.
+pub(super) fn fresh_runtime_folder(site: &Site, vm: Uuid, keep: Option<&Path>) -> Result<()> {
     site.check_socket_paths(vm)?;
     let run = &site.dirs.run(vm);
     vm::make_private(run)?;
     let clear = || -> io::Result<()> {
         for entry in fs::read_dir(run)? {
             let entry: DirEntry = entry?;
+            if keep == Some(entry.path().as_path()) {
+                continue;
+            }
             if entry.file_type()?.is_dir() {
                 fs::remove_dir_all(entry.path())?;
             } else {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 
 use super::log::RotatingLog;
 use super::ports::appears;
@@ -65,7 +66,9 @@ impl Console {
         let mut logging = true;
         let (output, _) = broadcast::channel::<Vec<u8>>(64);
         let (input, mut typed) = mpsc::channel::<Vec<u8>>(16);
-        tokio::task::spawn_local(accept(socket, Rc::clone(&log), output.clone(), input));
+        // They end with this task: a client is told that way.
+        let mut clients = JoinSet::new();
+        clients.spawn_local(accept(socket, Rc::clone(&log), output.clone(), input));
         let mut serial = self.serial;
         loop {
             let (mut read, mut write) = serial.into_split();
@@ -113,7 +116,10 @@ async fn accept(
 ) {
     let attached = Rc::new(());
     let most = most_clients();
+    let mut clients = JoinSet::new();
     loop {
+        // The tasks of those who left are taken away.
+        while clients.try_join_next().is_some() {}
         let Ok((client, _)) = socket.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -129,7 +135,7 @@ async fn accept(
         let history = log.borrow().tail(HISTORY).unwrap_or_default();
         let (read, write) = client.into_split();
         let (input, attached) = (input.clone(), Rc::clone(&attached));
-        tokio::task::spawn_local(async move {
+        clients.spawn_local(async move {
             tokio::select! {
                 // A client that is gone ends its task; there is nobody to tell.
                 _ = show(write, history, live) => {}

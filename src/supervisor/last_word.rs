@@ -13,18 +13,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Records an end, however long the database cannot be written: a full disk, a lock, a file that
 /// somebody has moved away and will bring back. Meanwhile the VM's lock is held, so nobody takes
 /// the end for one that was not seen. SIGTERM, or an hour, ends the attempts.
-pub(super) async fn until_recorded(record: impl FnMut() -> Result<()>) -> Result<()> {
+pub(super) async fn until_recorded<T>(record: impl FnMut() -> Result<T>) -> Result<T> {
     try_for(PATIENCE, FIRST_PAUSE, record).await
 }
 
-async fn try_for(patience: Duration, first: Duration, mut record: impl FnMut() -> Result<()>) -> Result<()> {
+async fn try_for<T>(patience: Duration, first: Duration, mut record: impl FnMut() -> Result<T>) -> Result<T> {
     let mut terminate = signal(SignalKind::terminate()).or_failed(|| "cannot watch for SIGTERM".to_owned())?;
     let until = Instant::now() + patience;
     let mut pause = first;
     loop {
         let error = match record() {
             // The VM was deleted, or somebody else has recorded its end.
-            result @ Ok(()) => return result,
+            Ok(done) => return Ok(done),
             Err(error) if error.kind() != Kind::Failed => return Err(error),
             Err(error) => error,
         };
@@ -61,14 +61,14 @@ mod tests {
         assert_eq!(left, 0);
 
         let mut tries = 0;
-        let gone = try_for(long, short, || {
+        let gone = try_for::<()>(long, short, || {
             tries += 1;
             Err(Error::not_found("there is no such VM"))
         });
         assert_eq!(gone.await.unwrap_err().kind(), Kind::NotFound);
         assert_eq!(tries, 1);
 
-        let error = try_for(short, short, || Err(Error::failed("no space left"))).await.unwrap_err();
+        let error = try_for::<()>(short, short, || Err(Error::failed("no space left"))).await.unwrap_err();
         assert_eq!(error.chain(), ["the end of the VM was not recorded", "no space left"]);
     }
 }

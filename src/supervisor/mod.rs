@@ -5,19 +5,24 @@
 //!   then, until the hypervisor ends: its events, the control socket, SIGTERM; and beside that the
 //!   ports, which are put back when somebody takes them away (`switch`, `care`)
 //! ended ─► release ports ─► record `stopped` or `crashed`, with the reason ─► lock dropped
+//!   or, where the VM's policy says so: record `restarting` ─► wait ─► ports ─► launch …
 //! ```
 //!
 //! It holds the VM's lock as long as it lives: whoever can take the lock knows that no supervisor
 //! is there. What was asked (the intent) is recorded before acting, because a hypervisor's end
 //! looks the same whoever caused it. Killing the command that launched it changes nothing. If it is
 //! killed itself, the guest runs on, the record still names its hypervisor, and the next command
-//! that meets the VM launches a new supervisor, which adopts it by pid and start time.
+//! that meets the VM launches a new supervisor, which adopts it by pid and start time. SIGHUP makes it
+//! become the program that an upgrade has put in its place, without leaving the guest.
 
+mod again;
 mod boot;
 mod care;
 mod console;
 mod control;
+mod handover;
 mod last_word;
+mod life;
 mod limits;
 mod log;
 mod owner;
@@ -26,5 +31,6 @@ mod switch;
 mod unit;
 mod watch;
 
+pub use handover::Handed;
 pub use owner::supervise;
 pub use unit::{after_unit, supervise_as_unit};

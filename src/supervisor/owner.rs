@@ -9,22 +9,24 @@ use rustix::process::Signal as ProcessSignal;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::again::{self, Next};
 use super::boot::{self, Booted};
 use super::console::Console;
 use super::control::{self, Asked};
-use super::last_word::until_recorded;
+use super::handover::{Handed, Successor};
+use super::life::{Life, tell_giving_up};
 use super::ports::Ports;
-use super::watch::{Waiting, watch};
+use super::watch::{Run, Told, exit_of, watch};
 use super::{limits, unit};
-use crate::config::Config;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{self, Gate, Handle, Lock, LockError};
+use crate::host::{self, Child, Gate, Handle, Lock, LockError};
 use crate::hypervisor::{self, Machine};
 use crate::network::ovs::Ovs;
-use crate::spec::{Actor, Event, Exit, Happening, Refusal, State, VmSpec};
-use crate::store::{Record, Runtime};
+use crate::spec::{Actor, Event, Exit, Happening, Intent, Refusal, State, VmSpec};
+use crate::store::{Record, Retries, Runtime};
 use crate::vm::control::{Failure, Reply, Request};
 use crate::vm::{Purpose, Site};
 
@@ -47,10 +49,11 @@ pub fn supervise(
     actor: &Actor,
     deadline: Duration,
     ready: Option<OwnedFd>,
+    handed: Handed,
 ) -> Result<()> {
-    let mut ready = Ready { pipe: ready, said: false };
+    let mut ready = Ready { listener: ready.map(Listener::Pipe), said: false };
     let result =
-        host::check_descriptors(DESCRIPTORS).and_then(|()| own(site, vm, purpose, actor, deadline, &mut ready));
+        host::check_descriptors(DESCRIPTORS).and_then(|()| own(site, vm, purpose, actor, deadline, &mut ready, handed));
     match &result {
         Ok(()) => ready.say(None),
         Err(error) => ready.say(Some(error)),
@@ -58,63 +61,74 @@ pub fn supervise(
     result
 }
 
-fn own(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor, deadline: Duration, ready: &mut Ready) -> Result<()> {
+fn own(
+    site: &Site,
+    vm: Uuid,
+    mut purpose: Purpose,
+    actor: &Actor,
+    deadline: Duration,
+    ready: &mut Ready,
+    handed: Handed,
+) -> Result<()> {
+    let successor = Successor::find()?;
+    let inherited = handed.lock.and_then(|number| Lock::inherited(number, &site.lock(vm)));
+    let mut ended = handed.ended;
     // A guest that runs is watched whatever has become of the config.
     let config = match purpose {
         Purpose::Start => Some(site.config()?),
         Purpose::Adopt => site.config().ok(),
     };
     let ovs = config.as_ref().map_or_else(|| Ovs::new(None), |config| site.ovs(config));
-    let Some(lock) = take_lock(site, vm, purpose)? else { return Ok(()) };
-    let (task, spec) = loop {
-        match begin(site, vm, purpose, actor)? {
-            Begin::Nothing => return Ok(()),
-            Begin::Unfinished(spec, hypervisor) => undo_unfinished(site, &spec, hypervisor, &ovs)?,
-            Begin::Start(spec) => break (Task::Start, spec),
-            Begin::Adopt(record, hypervisor) => {
-                let spec = record.spec.clone();
-                break (Task::Adopt(record, hypervisor), spec);
+    let lock = match inherited {
+        Some(lock) => lock,
+        None => match take_lock(site, vm, purpose)? {
+            Some(lock) => lock,
+            None => return Ok(()),
+        },
+    };
+    loop {
+        let (task, spec) = loop {
+            match begin(site, vm, purpose, actor, ended.take())? {
+                Begin::Nothing => return Ok(()),
+                Begin::Unfinished(spec, hypervisor) => undo_unfinished(site, &spec, hypervisor, &ovs)?,
+                Begin::Gone(spec, next) => clear_up(site, &spec, &next, &ovs)?,
+                Begin::Start(spec) => break (Task::Start, spec),
+                Begin::Wait(spec, retries) => break (Task::Again(retries), spec),
+                Begin::Adopt(record, hypervisor) => {
+                    let spec = record.spec.clone();
+                    break (Task::Adopt(record, hypervisor), spec);
+                }
+            }
+        };
+        let aim = if matches!(task, Task::Adopt(..)) { "watch over" } else { "start" };
+        let failed = || format!("cannot {aim} `{}`", spec.name);
+        let supervisor = Supervisor { site, ovs: ovs.clone(), spec: &spec, actor, deadline, successor: &successor };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_failed(failed)?;
+        let tasks = tokio::task::LocalSet::new();
+        let life = tasks.block_on(&runtime, supervisor.live(task, ready)).map_err(|error| error.context(failed()))?;
+        match life {
+            Life::Ended { exit, waiting, failure } => {
+                // Before anybody hears of the end: the unit of one who starts it again at once must
+                // be a new one.
+                host::tell_manager(&format!("STOPPING=1\nSTATUS={exit}"));
+                // Answers only now, so that whoever waited finds the record written, the ports free,
+                // and can start the VM again at once.
+                drop(lock);
+                for reply in waiting {
+                    let _ = reply.send(Reply::Ended { exit: exit.clone() });
+                }
+                tasks.block_on(&runtime, settled());
+                return failure.map_or(Ok(()), |error| Err(error.context(failed())));
+            }
+            Life::HandOver(exit) => {
+                tasks.block_on(&runtime, settled());
+                drop((tasks, runtime));
+                let error = successor.take_over(site, vm, deadline, &lock, exit.as_ref());
+                tracing::error!(error = %error.chain().join(": "), "not handed over: this program goes on");
+                (purpose, ended) = (Purpose::Adopt, exit);
             }
         }
-    };
-    let failed = || match task {
-        Task::Start => format!("cannot start `{}`", spec.name),
-        Task::Adopt(..) => format!("cannot watch over `{}`", spec.name),
-    };
-    let supervisor = Supervisor { site, config: config.as_ref(), ovs, spec: &spec, actor, deadline };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_failed(failed)?;
-    let tasks = tokio::task::LocalSet::new();
-    let outcome = match &task {
-        Task::Start => tasks.block_on(&runtime, supervisor.start(ready)),
-        Task::Adopt(record, hypervisor) => tasks.block_on(&runtime, supervisor.adopt(record, *hypervisor, ready)),
-    };
-    let (exit, waiting) = match (outcome, &task) {
-        (Ok(end), _) => end,
-        // A run that never began has ended; a guest that could not be adopted has not.
-        (Err(error), Task::Start) => {
-            let exit = Exit::BootFailed { detail: error.chain().join(": ") };
-            tasks.block_on(&runtime, supervisor.end(&exit))?;
-            return Err(error.context(failed()));
-        }
-        (Err(error), Task::Adopt(..)) => return Err(error.context(failed())),
-    };
-    tasks.block_on(&runtime, supervisor.end(&exit))?;
-    tracing::info!(%exit, "ended");
-    // Before anybody hears of the end: the unit of one who starts it again at once must be a new one.
-    host::tell_manager(&format!("STOPPING=1\nSTATUS={exit}"));
-    // Answers only now, so that whoever waited finds the record written, the ports free, and can
-    // start the VM again at once.
-    drop(lock);
-    tasks.block_on(&runtime, async {
-        for reply in waiting {
-            let _ = reply.send(Reply::Ended { exit: exit.clone() });
-        }
-        // The connections' own tasks write the answers: each needs to be run once.
-        for _ in 0..16 {
-            tokio::task::yield_now().await;
-        }
-    });
-    Ok(())
+    }
 }
 
 /// The lock; `None` when the guest that should be adopted is watched already. One that is held
@@ -157,15 +171,21 @@ enum Begin {
     Adopt(Box<Record>, Handle),
     /// A supervisor was killed while it was starting the VM, and its hypervisor is still there.
     Unfinished(VmSpec, Handle),
+    /// The run has ended, which is recorded with what follows; its ports may be left.
+    Gone(VmSpec, Next),
+    /// The next attempt is to come.
+    Wait(VmSpec, Retries),
     Nothing,
 }
 
-enum Task {
+pub(super) enum Task {
     Start,
     Adopt(Box<Record>, Handle),
+    Again(Retries),
 }
 
-fn begin(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor) -> Result<Begin> {
+/// `ended` is the end of the run, if somebody has seen it.
+fn begin(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor, ended: Option<Exit>) -> Result<Begin> {
     let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
     site.store()?.acting_as(actor.clone()).update(vm, |record| {
         let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
@@ -181,19 +201,47 @@ fn begin(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor) -> Result<Begin
                 let refusal = Refusal::AlreadyRunning;
                 return Err(Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)));
             }
-            None if record.state.is_live() => record.end(Exit::Lost)?,
+            None if record.state.is_run() => {
+                let exit = ended.or_else(|| seen_end(hypervisor?, record.intent)).unwrap_or(Exit::Lost);
+                if purpose == Purpose::Adopt {
+                    let next = again::settle(record, exit, host::now(), supervisor)?;
+                    return Ok(Begin::Gone(record.spec.clone(), next));
+                }
+                record.end(exit)?;
+            }
             None => {}
         }
         if purpose == Purpose::Adopt {
-            return Ok(Begin::Nothing);
+            let Some(retries) = record.retries.clone().filter(|_| record.state == State::Restarting) else {
+                return Ok(Begin::Nothing);
+            };
+            record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() });
+            return Ok(Begin::Wait(record.spec.clone(), retries));
         }
         record
             .apply(&Event::Start)
             .map_err(|refusal| Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)))?;
         record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() });
         record.intent = None;
+        record.retries = None;
         Ok(Begin::Start(record.spec.clone()))
     })
+}
+
+/// How a hypervisor ended that died while this process became another program.
+pub(super) fn seen_end(hypervisor: Handle, intent: Option<Intent>) -> Option<Exit> {
+    Some(exit_of(Child::ended(hypervisor).ok()??, intent, Told::default(), || false, String::new))
+}
+
+/// Does for a supervisor that was killed what it would have done after the end of the run.
+fn clear_up(site: &Site, spec: &VmSpec, next: &Next, ovs: &Ovs) -> Result<()> {
+    Ports::new(spec, ovs.clone()).release();
+    let run = site.dirs.run(spec.uuid);
+    if let Err(error) = fs::remove_dir_all(run) {
+        tracing::warn!(%error, "runtime folder not removed");
+    }
+    tell_giving_up(&mut site.store()?.acting_as(Actor::Supervisor), spec, next);
+    Ok(())
 }
 
 /// Ends what a killed supervisor had begun to start: the hypervisor, its ports, the record.
@@ -209,57 +257,62 @@ fn undo_unfinished(site: &Site, spec: &VmSpec, hypervisor: Handle, ovs: &Ovs) ->
     }
     Ports::new(spec, ovs.clone()).release();
     let detail = "its supervisor was killed while it was starting".to_owned();
+    let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
     let mut store = site.store()?.acting_as(Actor::Supervisor);
-    store.update(spec.uuid, |record| Ok(record.end(Exit::BootFailed { detail })?))
+    let next = store
+        .update(spec.uuid, |record| Ok(again::settle(record, Exit::BootFailed { detail }, host::now(), supervisor)?))?;
+    tell_giving_up(&mut store, spec, &next);
+    Ok(())
 }
 
 /// One VM, and what its owner needs to know.
 pub(super) struct Supervisor<'a> {
     pub(super) site: &'a Site,
-    config: Option<&'a Config>,
     pub(super) ovs: Ovs,
     pub(super) spec: &'a VmSpec,
-    /// Whose wish the start was.
+    /// Whose wish the first start was.
     actor: &'a Actor,
     deadline: Duration,
+    pub(super) successor: &'a Successor,
 }
 
-/// Where this supervisor is asked, and where one attaches to the console.
-struct Doors {
-    asked: mpsc::Receiver<Asked>,
-    console: UnixListener,
-    terminate: Signal,
+/// Where this supervisor is asked.
+pub(super) struct Doors {
+    pub(super) asked: mpsc::Receiver<Asked>,
+    pub(super) terminate: Signal,
+    pub(super) hangup: Signal,
 }
 
 impl Supervisor<'_> {
     /// The whole run. An error means that it never came to run.
-    async fn start(&self, ready: &mut Ready) -> Result<(Exit, Waiting)> {
+    pub(super) async fn start(&self, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
         limits::apply(self.spec);
-        boot::fresh_runtime_folder(self.site, self.spec.uuid)?;
-        let mut doors = self.open_doors()?;
+        let console = self.open_console_door()?;
         let ports = Ports::new(self.spec, self.ovs.clone());
-        let config = self.config.ok_or_else(|| Error::failed("there is no config"))?;
+        let config = self.site.config()?;
         let booting =
-            boot::boot(self.site, config, self.spec, &ports, self.deadline, |handle, ssh| self.launched(handle, ssh));
+            boot::boot(self.site, &config, self.spec, &ports, self.deadline, |handle, ssh| self.launched(handle, ssh));
         let booted = tokio::select! {
             booted = booting => booted,
-            reply = interrupted(&mut doors) => {
+            reply = interrupted(doors) => {
                 // Dropping the boot kills what it had begun.
                 ports.release();
                 ready.say(Some(&Error::refused(format!("cannot start `{}`", self.spec.name))
                     .source(Error::failed("it was stopped while it was starting"))));
-                return Ok((Exit::Forced, reply.into_iter().collect()));
+                return Ok(Run::Ended(Exit::Forced, reply.into_iter().collect()));
             }
         };
         let end = match booted {
-            Ok(booted) => self.run(booted, doors, ready).await,
+            Ok(booted) => self.run(booted, console, doors, ready).await,
             Err(error) => Err(error),
         };
-        ports.release();
+        if !matches!(end, Ok(Run::HandOver)) {
+            ports.release();
+        }
         end
     }
 
-    async fn run(&self, booted: Booted, doors: Doors, ready: &mut Ready) -> Result<(Exit, Waiting)> {
+    async fn run(&self, booted: Booted, door: UnixListener, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
         let Booted { machine, console, ssh } = booted;
         self.update_by(self.actor, |record| {
             record.apply(&Event::Booted)?;
@@ -268,13 +321,23 @@ impl Supervisor<'_> {
         })?;
         tracing::info!(pid = machine.handle().pid, ?ssh, "running");
         ready.say(None);
-        tokio::task::spawn_local(console.serve(doors.console));
-        Ok(watch(self, machine, doors.asked, doors.terminate, None).await)
+        // It ends with the run: the next one has a console of its own.
+        let mut serving = JoinSet::new();
+        serving.spawn_local(console.serve(door));
+        let run = watch(self, machine, doors, None).await;
+        settled().await;
+        Ok(run)
     }
 
     /// The rest of a run whose supervisor was killed. An error leaves the guest as it is.
-    async fn adopt(&self, record: &Record, hypervisor: Handle, ready: &mut Ready) -> Result<(Exit, Waiting)> {
-        let doors = self.open_doors()?;
+    pub(super) async fn adopt(
+        &self,
+        record: &Record,
+        hypervisor: Handle,
+        doors: &mut Doors,
+        ready: &mut Ready,
+    ) -> Result<Run> {
+        let door = self.open_console_door()?;
         let (run, dir) = (self.site.hypervisor_run(self.spec.uuid), self.site.dirs.vm(self.spec.uuid));
         let launch = hypervisor::Launch {
             spec: self.spec,
@@ -301,9 +364,13 @@ impl Supervisor<'_> {
         tracing::info!(pid = hypervisor.pid, "adopted");
         self.tell(&Happening::Adopted);
         ready.say(None);
-        tokio::task::spawn_local(console.serve(doors.console));
-        let end = watch(self, machine, doors.asked, doors.terminate, record.intent).await;
-        Ports::new(self.spec, self.ovs.clone()).release();
+        let mut serving = JoinSet::new();
+        serving.spawn_local(console.serve(door));
+        let end = watch(self, machine, doors, record.intent).await;
+        settled().await;
+        if !matches!(end, Run::HandOver) {
+            self.release_ports();
+        }
         Ok(end)
     }
 
@@ -311,8 +378,7 @@ impl Supervisor<'_> {
     async fn take_over(&self, machine: &mut dyn Machine, serial: &std::path::Path) -> Result<Console> {
         let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
         let paused = machine.is_paused().await?;
-        let log = self.site.console_log(self.spec.uuid);
-        let console = Console::connect(serial, &log, machine.handle().pid).await?;
+        let console = Console::connect(serial, &self.site.console_log(self.spec.uuid), machine.handle().pid).await?;
         self.update(|record| {
             match (record.state, paused) {
                 (State::Running, true) => record.apply(&Event::Pause)?,
@@ -328,18 +394,27 @@ impl Supervisor<'_> {
         Ok(console)
     }
 
-    /// Takes the places of a supervisor that may have been killed.
-    fn open_doors(&self) -> Result<Doors> {
-        let (control, console) = (self.site.control_socket(self.spec.uuid), self.site.console_socket(self.spec.uuid));
-        for stale in [&control, &console] {
-            // Missing is fine; anything else is told by the bind.
-            let _ = fs::remove_file(stale);
-        }
+    pub(super) fn release_ports(&self) {
+        Ports::new(self.spec, self.ovs.clone()).release();
+    }
+
+    /// Takes the place of a supervisor that may have been killed.
+    pub(super) fn open_doors(&self) -> Result<Doors> {
+        let control = self.site.control_socket(self.spec.uuid);
+        // Missing is fine; anything else is told by the bind.
+        let _ = fs::remove_file(&control);
         Ok(Doors {
             asked: control::listen(&control)?,
-            console: UnixListener::bind(&console).or_failed(|| format!("cannot listen on `{}`", console.display()))?,
             terminate: signal(SignalKind::terminate()).or_failed(|| "cannot watch for SIGTERM".to_owned())?,
+            hangup: signal(SignalKind::hangup()).or_failed(|| "cannot watch for SIGHUP".to_owned())?,
         })
+    }
+
+    /// Where one attaches to the console.
+    fn open_console_door(&self) -> Result<UnixListener> {
+        let console = self.site.console_socket(self.spec.uuid);
+        let _ = fs::remove_file(&console);
+        UnixListener::bind(&console).or_failed(|| format!("cannot listen on `{}`", console.display()))
     }
 
     fn launched(&self, hypervisor: Handle, ssh: Option<SocketAddrV4>) -> Result<()> {
@@ -350,11 +425,6 @@ impl Supervisor<'_> {
             }
             Ok(())
         })
-    }
-
-    /// How long the guest gets to shut down when this process is told to end.
-    pub(super) fn stop_timeout(&self) -> Duration {
-        self.spec.policy.stop_timeout()
     }
 
     /// A change of the supervisor's own accord.
@@ -384,14 +454,13 @@ impl Supervisor<'_> {
             tracing::warn!(?happening, error = %error.chain().join(": "), "not noted");
         }
     }
+}
 
-    /// The last word on this run: nothing of it is left on the host.
-    async fn end(&self, exit: &Exit) -> Result<()> {
-        let run = self.site.dirs.run(self.spec.uuid);
-        if let Err(error) = fs::remove_dir_all(&run) {
-            tracing::warn!(%error, "runtime folder not removed");
-        }
-        until_recorded(|| self.update(|record| Ok(record.end(exit.clone())?))).await
+/// Lets the tasks of the connections do what is there to do: an answer to write, the guest's last
+/// words to show. Each needs to be run once or twice.
+async fn settled() {
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -406,7 +475,7 @@ async fn interrupted(doors: &mut Doors) -> Option<oneshot::Sender<Reply>> {
                 Request::Status => {
                     let _ = asked.reply.send(Reply::State { state: State::Starting });
                 }
-                Request::Pause | Request::Resume => {
+                Request::Pause | Request::Resume | Request::StartNow => {
                     let error = Error::refused(Refusal::AlreadyStarting.to_string());
                     let _ = asked.reply.send(Reply::Failed { failure: Failure::from(&error) });
                 }
@@ -415,21 +484,49 @@ async fn interrupted(doors: &mut Doors) -> Option<oneshot::Sender<Reply>> {
     }
 }
 
-/// Whoever launched us, by a pipe, and the service manager. They are told once.
-struct Ready {
-    pipe: Option<OwnedFd>,
+/// Whoever waits for a start, and the service manager. They are told once.
+pub(super) struct Ready {
+    listener: Option<Listener>,
     said: bool,
 }
 
+enum Listener {
+    /// The command that launched us.
+    Pipe(OwnedFd),
+    /// One who asked for the next attempt at once.
+    Asker(oneshot::Sender<Reply>),
+}
+
 impl Ready {
-    fn say(&mut self, error: Option<&Error>) {
-        if std::mem::replace(&mut self.said, true) {
-            return;
+    pub(super) fn ask(&mut self, asker: Option<oneshot::Sender<Reply>>) {
+        self.listener = asker.map(Listener::Asker);
+    }
+
+    /// An asker who has not been told is told the end, once it is recorded.
+    pub(super) fn asker(&mut self) -> Option<oneshot::Sender<Reply>> {
+        match self.listener.take() {
+            Some(Listener::Asker(reply)) => Some(reply),
+            other => {
+                self.listener = other;
+                None
+            }
         }
-        if error.is_none() {
+    }
+
+    pub(super) fn say(&mut self, error: Option<&Error>) {
+        if !std::mem::replace(&mut self.said, true) && error.is_none() {
             host::tell_manager("READY=1");
         }
-        let Some(pipe) = self.pipe.take() else { return };
+        let pipe = match self.listener.take() {
+            None => return,
+            Some(Listener::Asker(reply)) => {
+                let state = State::Running;
+                let _ =
+                    reply.send(error.map_or(Reply::State { state }, |error| Reply::Failed { failure: error.into() }));
+                return;
+            }
+            Some(Listener::Pipe(pipe)) => pipe,
+        };
         let mut line = serde_json::to_vec(&error.map(Failure::from)).unwrap_or_default();
         line.push(b'\n');
         // The command that launched us may be gone; the record says it all.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::handover::Handed;
 use super::owner::supervise;
 use crate::error::{Error, Result};
 use crate::host::{self, Unit};
@@ -19,10 +20,16 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 pub fn supervise_as_unit(site: &Site, vm: Uuid) -> Result<()> {
     match take_order(site, vm) {
-        Some((order, ready)) => {
-            supervise(site, vm, order.purpose, &order.actor, Duration::from_secs(order.deadline), Some(ready))
-        }
-        None => supervise(site, vm, purpose(site, vm)?, &Actor::Supervisor, DEADLINE, None),
+        Some((order, ready)) => supervise(
+            site,
+            vm,
+            order.purpose,
+            &order.actor,
+            Duration::from_secs(order.deadline),
+            Some(ready),
+            Handed::default(),
+        ),
+        None => supervise(site, vm, purpose(site, vm)?, &Actor::Supervisor, DEADLINE, None, Handed::default()),
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Request {
     ForceStop {
         intent: Intent,
     },
+    /// Starts a VM that waits for its next attempt, and answers when it runs or has failed to.
+    StartNow,
 }
 
 /// A request on its way. Who asks is seen by the kernel and not told; only root, who may do
@@ -70,6 +72,9 @@ pub enum Reply {
     Failed {
         failure: Failure,
     },
+    /// The supervisor is about to become another program: ask that one. A connection that ends
+    /// without a word comes to the same, unless no supervisor is left.
+    HandingOver,
 }
 
 /// An [`Error`] on its way to another process.
@@ -126,14 +131,16 @@ pub fn ask(socket: &Path, request: &Request, deadline: Duration) -> Result<Optio
     stream.set_write_timeout(Some(deadline)).map_err(failed)?;
     let mut line = serde_json::to_vec(&Envelope::of(request)).map_err(io::Error::other).map_err(failed)?;
     line.push(b'\n');
-    stream.write_all(&line).map_err(failed)?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
-    if answer.is_empty() {
-        return Err(Error::failed("the VM's supervisor ended before it answered")
-            .hint("look at `v vm ls` and `v vm log --supervisor`"));
+    let exchanged = stream.write_all(&line).and_then(|()| BufReader::new(stream).read_line(&mut answer));
+    match exchanged {
+        Ok(0) => Ok(Some(Reply::HandingOver)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Ok(Some(Reply::HandingOver))
+        }
+        Ok(_) => serde_json::from_str(&answer).map(Some).map_err(|error| failed(error.into())),
+        Err(error) => Err(failed(error)),
     }
-    serde_json::from_str(&answer).map(Some).map_err(|error| failed(error.into()))
 }
 
 #[cfg(test)]

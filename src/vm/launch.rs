@@ -1,13 +1,14 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 use super::Site;
-use super::control::Failure;
+use super::control::{self, Failure, Reply, Request};
 use super::unit::{self, Met};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Mode, Spawn, open_log};
@@ -22,7 +23,8 @@ pub const READY_FD: i32 = 3;
 pub enum Purpose {
     /// To start the VM.
     Start,
-    /// To watch over a guest whose supervisor was killed.
+    /// To go on for a supervisor that was killed: to watch over its guest, or, when that is gone too, to
+    /// record its end and do what the VM's policy says.
     Adopt,
 }
 
@@ -40,6 +42,8 @@ enum Word {
     Pipe { ready: File, deadline: Instant },
     /// The same, of one that systemd starts.
     Unit { launched: unit::Launched, deadline: Instant },
+    /// That of one which is there: it is asked when the answer is awaited.
+    Answer { socket: PathBuf, deadline: Duration },
 }
 
 /// Launches a VM's supervisor, which outlives this process. Several can be under way at once;
@@ -51,7 +55,7 @@ enum Word {
 pub(super) fn launch(site: &Site, spec: &VmSpec, purpose: Purpose, deadline: Duration) -> Result<Starting> {
     let failed = || format!("cannot launch the supervisor of `{}`", spec.name);
     // Its own deadlines come first: this one only catches a supervisor that hangs.
-    let until = Instant::now() + deadline * 2 + Duration::from_secs(10);
+    let until = Instant::now() + patience(deadline);
     if unit::serves(site)
         && let Some(launched) = unit::launch(site, spec, purpose, deadline, until)?
     {
@@ -62,7 +66,7 @@ pub(super) fn launch(site: &Site, spec: &VmSpec, purpose: Purpose, deadline: Dur
     let log = open_log(&log)
         .or_failed(|| format!("cannot write the log `{}`", log.display()))
         .map_err(|error| error.context(failed()))?;
-    let program = std::env::current_exe().or_failed(failed)?;
+    let program = host::own_program().or_failed(failed)?;
     Spawn::new(program)
         .args(arguments(site, &spec.uuid.to_string(), purpose, deadline))
         .keep_env()
@@ -76,7 +80,13 @@ pub(super) fn launch(site: &Site, spec: &VmSpec, purpose: Purpose, deadline: Dur
     Ok(Starting { name: spec.name.clone(), word: Word::Pipe { ready: File::from(ready), deadline: until } })
 }
 
-fn arguments(site: &Site, uuid: &str, purpose: Purpose, deadline: Duration) -> Vec<OsString> {
+/// A supervisor's own deadlines come first: this one only catches one that hangs.
+fn patience(deadline: Duration) -> Duration {
+    deadline * 2 + Duration::from_secs(10)
+}
+
+/// What a supervisor is started with.
+pub fn arguments(site: &Site, uuid: &str, purpose: Purpose, deadline: Duration) -> Vec<OsString> {
     let mut args = Vec::new();
     if site.dirs.mode == Mode::Rooted
         && let Some(root) = site.dirs.config.parent().and_then(|etc| etc.parent())
@@ -95,6 +105,12 @@ fn arguments(site: &Site, uuid: &str, purpose: Purpose, deadline: Duration) -> V
 }
 
 impl Starting {
+    /// The start of a VM whose supervisor waits for the next attempt.
+    pub(super) fn at_once(site: &Site, spec: &VmSpec, deadline: Duration) -> Self {
+        let word = Word::Answer { socket: site.control_socket(spec.uuid), deadline: patience(deadline) };
+        Self { name: spec.name.clone(), word }
+    }
+
     /// Waits until the VM runs. The error is the supervisor's own.
     pub fn wait(self) -> Result<()> {
         let failed = || format!("cannot start `{}`", self.name);
@@ -104,6 +120,17 @@ impl Starting {
                 Met::Supervisor(ready, log) => (ready, deadline, log),
                 Met::Running => return Ok(()),
             },
+            Word::Answer { socket, deadline } => {
+                let answer = control::ask(&socket, &Request::StartNow, deadline);
+                return match answer.map_err(|error| error.context(failed()))? {
+                    Some(Reply::State { .. }) => Ok(()),
+                    Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
+                    Some(Reply::Ended { exit }) => Err(Error::failed(failed()).source(Error::failed(exit.to_string()))),
+                    Some(Reply::HandingOver | Reply::StillRunning) | None => Err(Error::refused(failed())
+                        .source(Error::failed("its supervisor has just changed"))
+                        .hint(format!("try again: `v vm start {}`", self.name))),
+                };
+            }
         };
         let mut word = Vec::new();
         loop {

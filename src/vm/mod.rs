@@ -4,7 +4,8 @@
 //! ```text
 //! create  reserve rows ─► folder ─► disks ─► UEFI variables ─► seed ─► owner ─► record `stopped`   (steps, each with its undo)
 //! start   launch a supervisor (a unit of systemd, or a process), wait for its word
-//! watch   any command that meets a guest whose supervisor was killed launches a new one
+//! watch   any command that meets a VM whose supervisor was killed launches a new one: it adopts the
+//!         guest, or records its end and starts it again where the policy says so
 //! stop    ask the supervisor (control socket), wait for the end
 //! rename  record ─► first-boot volume ─► ports
 //! delete  record `deleting` ─► ports ─► folders ─► row
@@ -37,7 +38,7 @@ pub use crate::disk::Part;
 pub use autostart::{Group, autostart};
 pub use create::{Create, create};
 pub use delete::delete;
-pub use launch::{Purpose, READY_FD, Starting};
+pub use launch::{Purpose, READY_FD, Starting, arguments};
 pub use observe::{Observed, observe, reconcile};
 pub use ready::{Goal, endpoint, wait_for};
 pub use rename::rename;

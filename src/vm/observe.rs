@@ -7,7 +7,7 @@ use super::Site;
 use super::launch::{Purpose, Starting, launch};
 use crate::error::{OrFailed, Result};
 use crate::host::Lock;
-use crate::spec::{Exit, State};
+use crate::spec::{Exit, Restart, State};
 use crate::store::{Record, Store};
 
 #[derive(Debug, Clone)]
@@ -15,7 +15,8 @@ pub struct Observed {
     pub record: Record,
     /// What the record says, unless the kernel knows better.
     pub state: State,
-    /// The hypervisor lives, but nobody watches it: its supervisor was killed.
+    /// There is something to watch, but nobody does: the supervisor was killed. The hypervisor
+    /// lives, or the next attempt is due.
     pub unwatched: bool,
 }
 
@@ -34,7 +35,7 @@ pub fn observe(site: &Site, record: Record) -> Result<Observed> {
         }
         return Ok(observed);
     }
-    if alive {
+    if alive || !record.state.is_run() {
         observed.unwatched = true;
     } else {
         observed.state = State::Crashed;
@@ -51,14 +52,21 @@ pub(super) fn is_supervised(site: &Site, record: &Record) -> Result<bool> {
 pub(super) const ADOPT: Duration = Duration::from_secs(15);
 
 /// Mends what [`observe`] saw: a guest that nobody watches gets a new supervisor, and a run whose
-/// supervisor and hypervisor are both gone is recorded as ended, unseen.
+/// supervisor and hypervisor are both gone is recorded as ended, unseen. Where another run may
+/// follow that end, a new supervisor sees to both.
 pub fn reconcile(site: &Site, store: &mut Store, record: Record) -> Result<Observed> {
-    let observed = observe(site, record)?;
+    let mut observed = observe(site, record)?;
     if observed.unwatched {
         return adopt(site, store, observed);
     }
     if observed.state != State::Crashed || observed.state == observed.record.state {
         return Ok(observed);
+    }
+    if observed.record.spec.policy.restart != Restart::No {
+        observed = adopt(site, store, observed)?;
+        if observed.state == observed.record.state {
+            return Ok(observed);
+        }
     }
     let vm = observed.record.spec.uuid;
     let record = store.update(vm, |record| {

@@ -3,10 +3,10 @@ use std::time::Duration;
 use super::launch::{Purpose, Starting, launch};
 use super::{Site, reconcile};
 use crate::error::{Error, Result};
-use crate::spec::Event;
+use crate::spec::{Event, State};
 use crate::store::{Record, Store};
 
-/// Launches the VM's supervisor. Several can be under way at once; [`Starting::wait`] ends each.
+/// Launches the VM's supervisor, or tells the one that waits for the next attempt not to. Several can be under way at once; [`Starting::wait`] ends each.
 pub fn start(site: &Site, store: &mut Store, record: Record, deadline: Duration) -> Result<Starting> {
     let observed = reconcile(site, store, record)?;
     let spec = &observed.record.spec;
@@ -19,5 +19,8 @@ pub fn start(site: &Site, store: &mut Store, record: Record, deadline: Duration)
         }
     })?;
     site.check_socket_paths(spec.uuid).map_err(|error| error.context(format!("cannot start `{}`", spec.name)))?;
+    if observed.state == State::Restarting && !observed.unwatched {
+        return Ok(Starting::at_once(site, spec, deadline));
+    }
     launch(site, spec, Purpose::Start, deadline)
 }

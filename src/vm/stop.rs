@@ -16,6 +16,10 @@ const FORCE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a call that the hypervisor answers at once may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a supervisor that is there may take to listen: it is just beginning, or becoming
+/// another program.
+const HANDOVER: Duration = Duration::from_secs(10);
+
 /// What became of a stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped {
@@ -66,7 +70,7 @@ fn ask(
     let spec = &observed.record.spec;
     let failed = || format!("cannot {verb} `{}`", spec.name);
     observed.state.after(event).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed())))?;
-    match control::ask(&site.control_socket(spec.uuid), request, deadline).map_err(|error| error.context(failed()))? {
+    match answer(site, store, spec.uuid, request, deadline).map_err(|error| error.context(failed()))? {
         Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
         Some(reply) => Ok(reply),
         None if has_ended(&observed.record) => {
@@ -75,6 +79,31 @@ fn ask(
         None => Err(Error::refused(failed())
             .source(Error::failed("no supervisor watches it"))
             .hint(format!("its hypervisor does not answer; `v vm stop --force {}` ends it", spec.name))),
+    }
+}
+
+/// The supervisor's answer; `None` when there is no supervisor. One that is about to become another
+/// program has its lock and does not listen: it is asked again, until it has ended the VM meanwhile.
+fn answer(site: &Site, store: &Store, vm: Uuid, request: &Request, deadline: Duration) -> Result<Option<Reply>> {
+    let until = Instant::now() + HANDOVER;
+    loop {
+        let answer = control::ask(&site.control_socket(vm), request, deadline)?;
+        if !matches!(answer, None | Some(Reply::HandingOver)) {
+            return Ok(answer);
+        }
+        let Some(record) = store.get(vm)? else { return Ok(None) };
+        let stops = matches!(request, Request::Stop { .. } | Request::ForceStop { .. });
+        if let (true, false, Some(exit)) = (stops, record.state.is_live(), &record.exit) {
+            return Ok(Some(Reply::Ended { exit: exit.clone() }));
+        }
+        if Instant::now() >= until || !is_supervised(site, &record)? {
+            return match answer {
+                None => Ok(None),
+                _ => Err(Error::failed("the VM's supervisor ended before it answered")
+                    .hint("look at `v vm ls` and `v vm log --supervisor`")),
+            };
+        }
+        host::pause(Duration::from_millis(20));
     }
 }
 
@@ -88,7 +117,7 @@ pub fn force_stop(site: &Site, store: &mut Store, vm: Uuid, intent: Intent) -> R
     let name = observed.record.spec.name.clone();
     let failed = || format!("cannot stop `{name}`");
     observed.state.after(&Event::Stop).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed())))?;
-    let asked = control::ask(&site.control_socket(vm), &Request::ForceStop { intent }, FORCE_DEADLINE);
+    let asked = answer(site, store, vm, &Request::ForceStop { intent }, FORCE_DEADLINE);
     match asked.map_err(|error| error.context(failed()))? {
         Some(Reply::Ended { exit }) => Ok(exit),
         Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),

@@ -53,6 +53,7 @@ fn ls_as_data() -> Outcome {
             "up_since",
             "hypervisor",
             "last_exit",
+            "retries",
             "disks",
             "nics",
             "uuid",

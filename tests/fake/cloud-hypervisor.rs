@@ -35,6 +35,7 @@ use options::{api_socket, event_monitor, usage};
 const LINE: &[u8] = b"virshle payload\n";
 const PRESSED: &[u8] = b"virshle button\n";
 const CTRL_R: u8 = 0x12;
+const CTRL_O: u8 = 0x0f;
 
 fn main() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -458,6 +459,10 @@ impl Vmm {
             drop(guest);
             if does != Does::Echo {
                 continue;
+            }
+            if bytes[..length].contains(&CTRL_O) {
+                // As pages of the guest would: until the end of the process.
+                std::mem::forget(vec![1_u8; 48 << 20]);
             }
             let input = if bytes[..length] == *b"\n" { &b"\r"[..] } else { &bytes[..length] };
             match input.iter().position(|&byte| byte == CTRL_R) {

@@ -2,13 +2,17 @@
 //! `PATH`, and always the stand-in that speaks the same API, so that the two are held to one contract.
 //! What boots is a payload of a few hundred bytes, which runs even where no Linux guest could.
 
+mod again;
+mod ends;
 mod faults;
+mod handover;
 mod history;
 mod life;
 mod many;
-mod privilege;
 mod ports;
+mod privilege;
 mod repair;
+mod watchdog;
 
 use std::path::{Path, PathBuf};
 
@@ -20,9 +24,19 @@ use crate::world::{Outcome, Skip, World, exercised, need_program, skip, trial};
 type Test = fn(&Stage) -> Outcome;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: Vec<(&str, Test)> =
-        [life::TESTS, faults::TESTS, history::TESTS, many::TESTS, ports::TESTS, privilege::TESTS, repair::TESTS]
-            .concat();
+    let tests: Vec<(&str, Test)> = [
+        life::TESTS,
+        again::TESTS,
+        ends::TESTS,
+        faults::TESTS,
+        handover::TESTS,
+        history::TESTS,
+        many::TESTS,
+        ports::TESTS,
+        privilege::TESTS,
+        repair::TESTS,
+    ]
+    .concat();
     let mut trials = Vec::new();
     for (name, test) in tests {
         for kind in [Kind::Real, Kind::Fake] {
@@ -30,11 +44,12 @@ pub fn trials() -> Vec<Trial> {
             trials.push(trial(format!("lifecycle::{name} [{label}]"), move || test(&Stage::new(kind)?)));
         }
     }
+    trials.extend(watchdog::trials());
     trials
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub enum Kind {
     Real,
     Fake,
 }
@@ -43,6 +58,7 @@ enum Kind {
 pub struct Stage {
     pub world: World,
     pub program: PathBuf,
+    pub kind: Kind,
 }
 
 impl Stage {
@@ -73,7 +89,7 @@ impl Stage {
         let version = String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or_default().to_owned();
         exercised("hypervisor", if real { &version } else { "stand-in for cloud-hypervisor" });
         let world = World::new();
-        let stage = Self { world, program };
+        let stage = Self { world, program, kind };
         stage.config("");
         Ok(stage)
     }

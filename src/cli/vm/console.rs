@@ -32,7 +32,7 @@ impl Console {
         let record = self.vm.find(&store)?;
         let observed = vm::reconcile(site, &mut store, record)?;
         let spec = &observed.record.spec;
-        if !observed.state.is_live() {
+        if !observed.state.is_run() {
             return Err(Error::refused(format!("cannot attach to `{}`: it is {}", spec.name, observed.state))
                 .hint(format!("what it wrote is in `v vm log {}`", spec.name)));
         }

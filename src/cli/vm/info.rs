@@ -2,6 +2,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::ls::{self, Row, local_time};
+use super::policy;
 use super::select::One;
 use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
@@ -64,9 +65,10 @@ impl Info {
             line("number", spec.number.to_string().into());
             line("uuid", spec.uuid.to_string().into());
             line("template", spec.template.as_str().into());
-            line("state", Cell::toned(state.to_string(), ls::tone(state)));
+            line("state", Cell::toned(full.row.state_text(), ls::tone(state)));
             if unwatched {
-                line("", "its supervisor was killed; the guest runs on".into());
+                let rest = if state.is_run() { "the guest runs on" } else { "the next command brings another" };
+                line("", format!("its supervisor was killed; {rest}").into());
             }
             line("hypervisor", spec.hypervisor.to_string().into());
             line("vcpu", spec.vcpu.to_string().into());
@@ -94,6 +96,9 @@ impl Info {
             }
             if let Some(login) = &full.login {
                 line("login", login.as_str().into());
+            }
+            for (key, text) in policy::lines(&spec.policy, state, full.row.retries()) {
+                line(key, text.into());
             }
             line("created", local_time(&created).into());
             if let Some(since) = full.row.up_since() {

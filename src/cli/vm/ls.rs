@@ -1,12 +1,14 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::policy;
 use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
+use crate::host;
 use crate::spec::{Exit, Link, PortTrouble, Size, State};
-use crate::store::Store;
+use crate::store::{Retries, Store};
 use crate::vm::{self, Observed, Site};
 
 /// List the VMs
@@ -17,7 +19,8 @@ pub(crate) struct Ls {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Only VMs in this state: creating, stopped, starting, running, paused, stopping, crashed, deleting
+    /// Only VMs in this state: creating, stopped, starting, running, paused, stopping, crashed,
+    /// restarting, deleting
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Option<State>,
 }
@@ -36,7 +39,7 @@ pub(super) struct Row {
     name: String,
     template: String,
     state: State,
-    /// It runs, and its supervisor was killed.
+    /// It runs, or is to be started again, and its supervisor was killed.
     unwatched: bool,
     vcpu: u32,
     vram_bytes: u64,
@@ -45,6 +48,8 @@ pub(super) struct Row {
     up_since: Option<String>,
     hypervisor: String,
     last_exit: Option<Exit>,
+    /// Of its restart policy: the attempts of the present series.
+    retries: Option<Retries>,
     disks: Vec<DiskRow>,
     nics: Vec<NicRow>,
     /// What is wrong with its ports.
@@ -75,6 +80,15 @@ impl Row {
 
     pub(super) fn troubles(&self) -> &[PortTrouble] {
         &self.troubles
+    }
+
+    /// As a person reads it.
+    pub(super) fn state_text(&self) -> String {
+        policy::state(self.state, self.retries.as_ref(), host::now())
+    }
+
+    pub(super) fn retries(&self) -> Option<&Retries> {
+        self.retries.as_ref()
     }
 
     pub(super) fn up_since(&self) -> Option<&str> {
@@ -117,6 +131,7 @@ pub(super) fn row(site: &Site, observed: Observed) -> Row {
         up_since: record.started_at.filter(|_| state.is_live()).map(|at| at.to_string()),
         hypervisor: spec.hypervisor.to_string(),
         last_exit: record.exit.clone(),
+        retries: record.retries.clone(),
         disks: spec
             .disks
             .iter()
@@ -160,7 +175,7 @@ fn table(rows: &[Row], wide: bool) -> Table {
     for row in rows {
         let state = match (row.unwatched, row.troubles.is_empty()) {
             (true, _) => Cell::toned(format!("{} (unwatched)", row.state), Tone::Bad),
-            (false, true) => Cell::toned(row.state.to_string(), tone(row.state)),
+            (false, true) => Cell::toned(row.state_text(), tone(row.state)),
             // Which, and why: `v vm info`.
             (false, false) => Cell::toned(format!("{} (port lost)", row.state), Tone::Bad),
         };

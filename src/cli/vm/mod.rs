@@ -9,6 +9,7 @@ mod info;
 mod log;
 mod ls;
 mod pause;
+mod policy;
 mod rename;
 mod restart;
 mod select;

@@ -40,7 +40,7 @@ impl Ssh {
             return Err(match observed.state {
                 State::Stopped | State::Crashed => error.hint(format!("`v vm start --wait {}`", spec.name)),
                 State::Paused => error.hint(format!("`v vm resume {}`", spec.name)),
-                State::Starting => error.hint(format!("`v vm wait {}`", spec.name)),
+                State::Starting | State::Restarting => error.hint(format!("`v vm wait {}`", spec.name)),
                 _ => error,
             });
         }

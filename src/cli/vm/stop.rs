@@ -22,9 +22,9 @@ pub(crate) struct Stop {
 /// How long a guest gets, and what then.
 #[derive(Debug, Clone, Args)]
 pub(super) struct How {
-    /// Seconds for the guest to shut down
-    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
-    timeout: u64,
+    /// Seconds for the guest to shut down; without it, its template's `stop-timeout` (60 if it has none)
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    timeout: Option<u64>,
     /// Cut the power when the time is over (with `--timeout 0`: at once)
     #[arg(long)]
     force: bool,
@@ -61,7 +61,8 @@ impl Stop {
 pub(super) fn stop_one(site: &Site, record: Record, how: &How, intent: Intent, ui: &Ui) -> Result<()> {
     let mut store = site.store()?;
     let (vm, name) = (record.spec.uuid, record.spec.name.clone());
-    let timeout = Duration::from_secs(how.timeout);
+    let timeout = how.timeout.map_or_else(|| record.spec.policy.stop_timeout(), Duration::from_secs);
+    let seconds = timeout.as_secs();
     if !(how.force && timeout.is_zero()) {
         match vm::stop(site, &mut store, record, timeout, intent) {
             Ok(Stopped::Ended(exit)) => {
@@ -69,12 +70,12 @@ pub(super) fn stop_one(site: &Site, record: Record, how: &How, intent: Intent, u
                 return Ok(());
             }
             Ok(Stopped::StillRunning) if !how.force => {
-                return Err(Error::failed(format!("`{name}` has not shut down in {} s", how.timeout)).hint(format!(
+                return Err(Error::failed(format!("`{name}` has not shut down in {seconds} s")).hint(format!(
                     "give it longer with `--timeout`, or cut its power with `v vm stop --force --timeout 0 {name}`"
                 )));
             }
             Ok(Stopped::StillRunning) => {
-                ui.say(format!("`{name}` has not shut down in {} s: cutting its power", how.timeout));
+                ui.say(format!("`{name}` has not shut down in {seconds} s: cutting its power"));
             }
             Err(error) if !how.force || error.kind() == crate::error::Kind::NotFound => return Err(error),
             // Its supervisor cannot press the button; --force is for that.

@@ -30,7 +30,7 @@ enum For {
 
 impl Wait {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        let store = site.store()?;
+        let mut store = site.store()?;
         let goal = match self.goal {
             For::Running => Goal::Running,
             For::Stopped => Goal::Stopped,
@@ -39,6 +39,7 @@ impl Wait {
         let timeout = Duration::from_secs(self.timeout);
         let until = std::time::Instant::now() + timeout;
         for_each(self.vms.find(&store)?, ui, |record| {
+            let record = vm::reconcile(site, &mut store, record)?.record;
             vm::wait_for(site, &store, record.spec.uuid, goal, until, timeout)?;
             ui.say(match goal {
                 Goal::Running => format!("`{}` runs", record.spec.name),

@@ -31,6 +31,9 @@ pub(super) struct VmConfig {
     serial: Console,
     console: Console,
     platform: Platform,
+    /// A virtio watchdog: once the guest feeds it and then no more, it is reset.
+    #[serde(skip_serializing_if = "is_false")]
+    watchdog: bool,
     #[serde(flatten)]
     landlock: Option<Landlock>,
 }
@@ -46,6 +49,10 @@ struct Landlock {
 struct LandlockRule {
     path: String,
     access: &'static str,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Debug, Serialize)]
@@ -194,6 +201,7 @@ impl VmConfig {
             } else {
                 Platform::Before53 { uuid: id, serial_number: id }
             },
+            watchdog: spec.policy.watchdog,
             landlock: launch.landlock.then(|| Landlock::of(launch)).transpose()?,
         })
     }

@@ -302,6 +302,7 @@ async fn read_back(bench: &Bench) {
     spec.vcpu = 2;
     spec.disks.push(Disk { name: "os".parse().unwrap(), source: None, size: None, readonly: false });
     spec.seed = true;
+    spec.policy.watchdog = true;
     spec.nics.push(Bench::vhost(&spec));
     let run = bench.run(&spec);
     let log = run.join("launch.log");

@@ -44,6 +44,14 @@ fn argv_for(board: &Board, launch: &Launch<'_>) -> Result<Vec<String>> {
     nics(&mut args, launch)?;
     serial(&mut args, launch)?;
     args.json("-device", json!({"driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "addr": board::RNG_SLOT}));
+    if spec.policy.watchdog {
+        // It does nothing until somebody in the guest feeds it; fed no more, it resets the guest.
+        args.json(
+            "-device",
+            json!({"driver": "i6300esb", "id": "watchdog", "bus": "pcie.0", "addr": board::WATCHDOG_SLOT}),
+        );
+        args.option("-action", "watchdog=reset");
+    }
     args.option("-display", "none");
     args.option("-vga", "none");
     args.option("-rtc", "base=utc");

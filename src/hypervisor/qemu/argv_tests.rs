@@ -165,6 +165,17 @@ fn a_kernel_and_odd_paths() {
 }
 
 #[test]
+fn a_watchdog_resets() {
+    let mut spec = sample::spec(sample::kernel("/k"));
+    assert_eq!(value(&of(&spec), "-action"), [""; 0]);
+    spec.policy.watchdog = true;
+    let argv = of(&spec);
+    assert_eq!(value(&argv, "-action"), ["watchdog=reset"]);
+    let device = devices(&argv).into_iter().find(|device| device["driver"] == "i6300esb").unwrap();
+    assert_eq!(device, json!({"driver": "i6300esb", "id": "watchdog", "bus": "pcie.0", "addr": "0x1"}));
+}
+
+#[test]
 fn no_value_is_taken_for_an_option() {
     let spec = sample::spec(sample::kernel("-S"));
     let error = with_paths("/vm", "/run/vm", &spec, Vec::new()).unwrap_err();
@@ -176,11 +187,12 @@ fn two_devices_never_share_a_slot() {
     let mut spec = sample::spec(sample::firmware());
     spec.disks = (0..12).map(|index| sample::disk(&format!("d{index}"), false)).collect();
     spec.seed = true;
+    spec.policy.watchdog = true;
     spec.nics = (0..15).map(|index| sample::nic(spec.uuid, index, sample::tap())).collect();
     let devices: Vec<Value> = devices(&of(&spec));
     for key in ["id", "addr"] {
         let all: std::collections::BTreeSet<String> = devices.iter().map(|device| device[key].to_string()).collect();
-        assert_eq!(all.len(), 1 + 13 + 15, "{key}");
+        assert_eq!(all.len(), 2 + 13 + 15, "{key}");
     }
     spec.disks.push(sample::disk("d12", false));
     let error = with_paths("/vm", "/run/vm", &spec, Vec::new()).unwrap_err();

@@ -5,6 +5,7 @@
 //!
 //! | slot        | device                     |
 //! |-------------|----------------------------|
+//! | 0x01        | the watchdog               |
 //! | 0x02        | random numbers             |
 //! | 0x03 - 0x0f | disks in order, seed last  |
 //! | 0x10 - 0x1e | NICs by index              |
@@ -40,6 +41,7 @@ impl Board {
     }
 }
 
+pub(super) const WATCHDOG_SLOT: &str = "0x1";
 pub(super) const RNG_SLOT: &str = "0x2";
 
 const DISKS: std::ops::RangeInclusive<usize> = 0x03..=0x0f;

@@ -83,6 +83,7 @@ impl QemuMachine {
             }
             "RESUME" => Some(MachineEvent::Resumed),
             "STOP" if self.booted => Some(MachineEvent::Paused),
+            "WATCHDOG" => Some(MachineEvent::WatchdogFired),
             "RESET" if by_guest => Some(MachineEvent::Rebooted),
             "SHUTDOWN" if by_guest && event.data["reason"] == "guest-shutdown" => Some(MachineEvent::PoweredOff),
             _ => None,
