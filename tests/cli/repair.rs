@@ -1,8 +1,8 @@
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -12,7 +12,7 @@ use virshle::host::Lock;
 
 use super::{hang_switch, world};
 use crate::trials;
-use crate::world::{Outcome, World, eventually, exercised};
+use crate::world::{Outcome, World, eventually, exercised, need_program, need_root, run, v};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         folders_of_vms,
         sockets_of_vms,
         half_made_files,
+        units_of_vms_that_are_gone,
         what_cannot_be_repaired_is_told_and_the_rest_is_done,
     ]
 }
@@ -302,5 +303,60 @@ fn what_cannot_be_repaired_is_told_and_the_rest_is_done() -> Outcome {
     fs::write(&seed, whole).expect("it is put back");
     world.v(["repair"]).ok();
     assert_in_order(&world);
+    Ok(())
+}
+
+/// In system mode, on a host of a mount namespace of its own, with a `systemctl` that keeps its
+/// units in a file.
+fn units_of_vms_that_are_gone() -> Outcome {
+    need_root()?;
+    let unshare = need_program("unshare")?;
+    let mut world = World::new();
+    let programs = plant(&world.dir().join("bin"), &[]);
+    let (units, log) = (world.dir().join("units"), world.dir().join("log"));
+    let systemctl = format!(
+        "#!/bin/sh\nfor name; do :; done\ncase $1 in\n\
+         list-units) case $name in *\\*) cat {units};; *) grep -F \"$name\" {units}; true;; esac;;\n\
+         *) echo \"$1 $name\" >>{log}; grep -vF \"$name\" {units} >{units}.new; mv {units}.new {units};;\nesac\n",
+        units = units.display(),
+        log = log.display()
+    );
+    fs::write(programs.join("systemctl"), systemctl).expect("a script");
+    fs::set_permissions(programs.join("systemctl"), PermissionsExt::from_mode(0o755)).expect("it may run");
+    world.prepend_path(&programs);
+    let [failed, active, loaded] = ["1", "2", "3"].map(|end| format!("virshle-vm@{}{end}.service", &STRANGE[..35]));
+    let before = format!(
+        "{failed} loaded failed failed A VM\n{active} loaded active running A VM\n{loaded} loaded inactive dead A VM\n\
+         virshle-vm@other.service loaded active running Not a uuid\n"
+    );
+    fs::write(&units, &before).expect("the units");
+
+    let v = v();
+    let system = |args: &str| {
+        let script = format!(
+            "mount -t tmpfs t /var/lib && mount -t tmpfs t /run && mkdir -p /run/systemd/system && exec {} {args}",
+            v.display()
+        );
+        let mut command = Command::new(&unshare);
+        command.args(["--mount", "sh", "-c", &script]).env_clear();
+        command.env("PATH", world.path()).env("HOME", world.home()).stdin(Stdio::null());
+        run(command, Duration::from_secs(60))
+    };
+    let listed = system("repair --dry-run").ok();
+    assert!(listed.stderr.contains("2 left-overs;"), "{listed:?}");
+    for (unit, action) in [(&failed, "reset"), (&active, "stop")] {
+        let line = listed.stdout.lines().find(|line| line.contains(unit.as_str())).expect("its line");
+        assert!(line.starts_with("unit ") && line.ends_with(action), "{line}");
+    }
+    assert_eq!(fs::read_to_string(&units).expect("the units"), before, "a dry run changes nothing");
+    let repaired = system("repair").ok();
+    assert!(repaired.stderr.contains("put 2 of 2"), "{repaired:?}");
+    let after = fs::read_to_string(&units).expect("the units");
+    assert!(!after.contains(&failed) && !after.contains(&active) && after.lines().count() == 2, "{after}");
+    let log = fs::read_to_string(&log).expect("the log");
+    for unit in [&failed, &active] {
+        assert!(log.contains(&format!("stop {unit}\nreset-failed {unit}\n")), "{log}");
+    }
+    assert!(system("repair -n").ok().stderr.contains("nothing to repair"));
     Ok(())
 }

@@ -99,7 +99,13 @@ fn an_ordinary_user_reaches_a_guest() -> Outcome {
     world.v(["vm", "wait", "guest", "--for", "stopped", "--timeout", "120"]).ok();
     assert_eq!(world.row("guest")["last_exit"]["reason"], "stopped");
     writer.check(&stage, "guest", "sigterm");
-    world.v(["vm", "start", "--wait", "guest", "--timeout", BOOT]).ok();
+
+    // It gets another name, and its guest takes it over without taking itself for a new machine.
+    world.v(["vm", "rename", "guest", "renamed"]).ok();
+    world.v(["vm", "start", "--wait", "renamed", "--timeout", BOOT]).ok();
+    let said = |command: &str| stage.ssh("renamed", command).ok().stdout.trim().to_owned();
+    assert_eq!(said("hostname; cat /etc/hostname"), "renamed\nrenamed");
+    assert_eq!(said("sudo ls /var/lib/cloud/instances | wc -l"), "1", "the same instance");
     // Of all boots: a guest that is shut down early in its first one gets another machine id, and
     // `-b -1` would look for the boots of that machine only.
     let journal = said("sudo journalctl --merge --no-pager -o cat");
@@ -109,13 +115,13 @@ fn an_ordinary_user_reaches_a_guest() -> Outcome {
     assert_eq!(said("cat /etc/odd"), ODD, "a later boot finds the same seed and the same disk");
 
     // From inside.
-    drop(stage.ssh("guest", "sudo systemctl poweroff"));
-    world.v(["vm", "wait", "guest", "--for", "stopped", "--timeout", "120"]).ok();
-    assert_eq!(world.row("guest")["last_exit"]["reason"], "powered-off");
-    assert_eq!(world.state_of("guest"), "stopped");
-    let log = world.v(["vm", "log", "guest"]).ok().stdout;
+    drop(stage.ssh("renamed", "sudo systemctl poweroff"));
+    world.v(["vm", "wait", "renamed", "--for", "stopped", "--timeout", "120"]).ok();
+    assert_eq!(world.row("renamed")["last_exit"]["reason"], "powered-off");
+    assert_eq!(world.state_of("renamed"), "stopped");
+    let log = world.v(["vm", "log", "renamed"]).ok().stdout;
     assert!(!log.is_empty(), "its console was kept");
-    world.v(["vm", "delete", "guest"]).ok();
+    world.v(["vm", "delete", "renamed"]).ok();
     eventually("nothing is left", Duration::from_secs(10), || world.ls().is_empty());
     world.assert_empty();
     Ok(())

@@ -1,4 +1,6 @@
 use std::fs;
+use std::io::Write;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -104,8 +106,7 @@ fn a_start_cut_short_is_undone(stage: &Stage) -> Outcome {
     fs::set_permissions(&hanging, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it may run");
     world.config(&config.replace(&format!("program = {:?}", stage.program), &format!("program = {hanging:?}")));
     let mut command = world.command(["vm", "start", "a"]);
-    let mut child =
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("v starts");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("v starts");
     eventually("it has begun", LIMIT, || world.info("a")["hypervisor_pid"].is_i64());
     assert_eq!(listed(world), Vec::<String>::new(), "who starts it is at work");
     let hypervisor = stage.pid("a", "hypervisor_pid");
@@ -267,8 +268,13 @@ fn a_running_vm_is_renamed(stage: &Stage) -> Outcome {
         world.v(["vm", "console", "web"]).fails(3, &["`web`"]);
         world.v(["vm", "ssh", "web"]).fails(3, &["`web`"]);
         world.v(["vm", "ssh", "db"]).fails(1, &["`db` has no address"]);
-        let attached = world.v(["vm", "console", "db"]);
-        assert!(attached.stderr.contains("attached to `db`"), "{}", attached.stderr);
+        let mut command = world.command(["vm", "console", "db"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("v starts");
+        child.stdin.take().expect("a pipe").write_all(b"\x1d").expect("the key that leaves");
+        let output = child.wait_with_output().expect("v ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("attached to `db`"), "{said}");
         stage.create("tapped", "web");
         stage.start("web");
         world.v(["vm", "stop", "db", "web"]).ok();

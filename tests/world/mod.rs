@@ -155,6 +155,10 @@ impl World {
             std::env::join_paths(std::iter::once(dir.to_owned()).chain(std::env::split_paths(&rest))).expect("a PATH");
     }
 
+    pub fn path(&self) -> &OsStr {
+        &self.path
+    }
+
     /// Makes `PATH` nothing but a folder.
     pub fn only_path(&mut self, dir: &Path) {
         self.path = dir.as_os_str().to_owned();
