@@ -1,25 +1,28 @@
 //! 10 · What a person types: one file per verb, whose doc comment is its help. The only part that
 //! prints: data goes to stdout, talk to stderr.
 
+mod access;
 mod colour;
 mod complete;
 mod completions;
 mod config;
 mod doctor;
 mod man;
+mod relay;
 mod supervise;
 mod table;
 mod template;
 mod ui;
 mod vm;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use crate::host::Dirs;
+use crate::host::{Dirs, Mode};
 use crate::vm::Site;
 use ui::Ui;
 
@@ -34,6 +37,10 @@ pub struct Cli {
     /// Put config, state and sockets below DIR, and touch nothing outside it (also: VIRSHLE_ROOT)
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = GLOBAL)]
     root: Option<PathBuf>,
+
+    /// Your own VMs, also where you may work on the host's
+    #[arg(long, global = true, conflicts_with = "root", help_heading = GLOBAL)]
+    session: bool,
 
     /// Wider tables, and more talk
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
@@ -57,6 +64,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),
+    Relay(relay::Relay),
     #[command(hide = true)]
     Supervise(supervise::Supervise),
 }
@@ -68,22 +76,36 @@ pub fn command() -> clap::Command {
 
 pub fn main() -> ExitCode {
     complete::answer_the_shell();
-    let cli = Cli::parse();
+    let cli = match relay::ordered(Cli::parse()) {
+        Ok(cli) => cli,
+        Err(error) => return failure(&error, &Ui::new(0)),
+    };
     let ui = match cli.command {
-        Command::Supervise(_) => Ui::for_a_log(),
+        Command::Supervise(_) | Command::Relay(_) => Ui::for_a_log(),
         _ => Ui::new(cli.verbose),
     };
-    match run(cli, &ui) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            ui.error(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
-    }
+    let done = relay::elsewhere(cli, &ui).and_then(|done| match done {
+        ControlFlow::Break(code) => Ok(code),
+        ControlFlow::Continue(cli) => run(cli, &ui).map(|()| 0),
+    });
+    done.map_or_else(|error| failure(&error, &ui), ExitCode::from)
+}
+
+fn failure(error: &Error, ui: &Ui) -> ExitCode {
+    ui.error(error);
+    ExitCode::from(error.kind().exit_code())
 }
 
 fn run(cli: Cli, ui: &Ui) -> Result<()> {
-    let site = Site::new(Dirs::find(cli.root.or_else(root_of_environment).as_deref())?);
+    if cli.session && cli.root.is_some() {
+        // One before the verb and one behind it: clap compares only what stands together.
+        return Err(Error::usage("`--session` cannot be used with `--root`"));
+    }
+    let root = cli.root.or_else(|| root_of_environment().filter(|_| !cli.session));
+    let site = Site::new(Dirs::find(root.as_deref())?);
+    if cli.session && site.dirs.mode == Mode::System {
+        return Err(Error::usage("root has no VMs of its own beside the host's").hint("leave `--session` out"));
+    }
     match cli.command {
         Command::Vm(command) => vm::run(command, &site, ui),
         Command::Template(command) => template::run(command, &site, ui),
@@ -91,6 +113,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Doctor(doctor) => doctor.run(&site, ui),
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),
+        Command::Relay(relay) => relay.run(&site),
         Command::Supervise(supervise) => supervise.run(&site),
     }
 }

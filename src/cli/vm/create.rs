@@ -1,10 +1,12 @@
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
+use super::enclosed::Enclosed;
 use super::start;
 use crate::cli::complete;
 use crate::cli::ui::Ui;
@@ -40,11 +42,29 @@ pub(crate) struct Create {
     /// Start them too
     #[arg(long)]
     start: bool,
+    /// What the caller's files hold, when this process runs for another one and opens none itself.
+    #[arg(skip)]
+    enclosed: Option<Enclosed>,
 }
 
 impl Create {
-    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
+    /// Reads what the command line names, for one who runs the command without reading it.
+    pub(crate) fn enclose(&self) -> Result<Vec<u8>> {
         let (users, parts) = user_data(&self.user_data)?;
+        Enclosed::new(users, parts).to_bytes()
+    }
+
+    /// From now on no file is opened: what they hold is here.
+    pub(crate) fn take_enclosed(&mut self, bytes: &[u8]) -> Result<()> {
+        self.enclosed = Some(Enclosed::from_bytes(bytes)?);
+        Ok(())
+    }
+
+    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
+        let (users, parts) = match self.enclosed {
+            Some(enclosed) => enclosed.open(),
+            None => user_data(&self.user_data)?,
+        };
         let keyless = parts.is_empty() && users.users.iter().all(|user| user.ssh.authorized_keys.is_empty());
         let request = vm::Create {
             template: self.template,
@@ -97,7 +117,7 @@ fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
     let mut users = UserData::default();
     let mut parts = Vec::new();
     for file in files {
-        let bytes = fs::read(file)
+        let bytes = read(file)
             .map_err(|error| Error::usage(format!("cannot read the user data `{}`", file.display())).source(error))?;
         if is_raw(&bytes) {
             parts.push(part(file, bytes));
@@ -107,7 +127,7 @@ fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
             .map_err(|error| Error::usage(format!("`{}` is not UTF-8", file.display())).source(error))?;
         let parsed = UserData::parse(&text, file)?;
         for raw in &parsed.cloud_init {
-            let bytes = fs::read(raw).map_err(|error| {
+            let bytes = read(raw).map_err(|error| {
                 Error::usage(format!("cannot read `{}`, which `{}` names", raw.display(), file.display())).source(error)
             })?;
             parts.push(part(raw, bytes));
@@ -122,6 +142,17 @@ fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
         users = caller()?;
     }
     Ok((users, parts))
+}
+
+/// Far more than any user data: what has no end is not read to it.
+const MOST: u64 = 16 << 20;
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)? as u64 {
+        0..=MOST => Ok(bytes),
+        _ => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB")),
+    }
 }
 
 /// cloud-init knows its kinds of user-data by their first characters; TOML begins like none of them.

@@ -3,6 +3,7 @@
 mod console;
 mod create;
 mod delete;
+mod enclosed;
 mod info;
 mod log;
 mod ls;
@@ -37,6 +38,8 @@ pub(super) enum Command {
     Console(console::Console),
     Log(log::Log),
     Ssh(ssh::Ssh),
+    #[command(hide = true)]
+    SshTarget(ssh::SshTarget),
     Wait(wait::Wait),
     ShowLaunch(show_launch::ShowLaunch),
 }
@@ -55,6 +58,7 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
         Command::Console(command) => command.run(site, ui),
         Command::Log(command) => command.run(site, ui),
         Command::Ssh(command) => command.run(site, ui),
+        Command::SshTarget(command) => command.run(site, ui),
         Command::Wait(command) => command.run(site, ui),
         Command::ShowLaunch(command) => command.run(site, ui),
     }
