@@ -12,6 +12,7 @@ mod fixtures;
 mod golden;
 mod layering;
 mod lifecycle;
+mod relay;
 mod world;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Two cores, and several tests that boot a guest: more at once only makes each slower.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials = [cli::trials(), golden::trials(), layering::trials(), lifecycle::trials(), e2e::trials()];
+    let trials =
+        [cli::trials(), golden::trials(), layering::trials(), lifecycle::trials(), relay::trials(), e2e::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

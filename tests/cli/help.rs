@@ -47,6 +47,7 @@ fn every_command_has_help() -> Outcome {
         "doctor",
         "completions",
         "man",
+        "relay",
     ] {
         assert!(names.iter().any(|name| name == wanted), "`v {wanted}` is missing in {names:?}");
     }

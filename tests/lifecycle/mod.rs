@@ -28,7 +28,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub enum Kind {
     Real,
     Fake,
 }
@@ -40,7 +40,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    fn new(kind: Kind) -> Result<Self, Skip> {
+    pub fn new(kind: Kind) -> Result<Self, Skip> {
         let program = match kind {
             Kind::Real => {
                 let program = need_program("cloud-hypervisor")?;
