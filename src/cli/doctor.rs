@@ -5,6 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::colour::Tone;
+use super::confinement;
 use super::table::{Cell, Table};
 use super::ui::{Format, Ui, count};
 use crate::error::{Error, Result};
@@ -12,7 +13,8 @@ use crate::host::{self, Mode, find_program};
 use crate::hypervisor::{Host, Kvm, cloud_hypervisor, qemu};
 use crate::network::ovs::Ovs;
 use crate::spec::{Boot, Size};
-use crate::vm::{self, Site};
+use crate::store::Store;
+use crate::vm::{self, Site, repair};
 
 /// Look at this host: what works, what is missing, and what to do about it
 #[derive(Debug, Args)]
@@ -31,6 +33,8 @@ pub(super) enum Health {
     Ok,
     /// Only some networks, images or guests need it.
     Optional,
+    /// Killed processes left something behind.
+    Untidy,
     /// VMs run worse without it.
     Missing,
     /// No VM can run, or what is recorded is in danger.
@@ -149,6 +153,7 @@ fn examine(site: &Site, by_member: bool) -> Vec<Finding> {
     firmware(&mut add, "firmware for qemu", qemu_firmware);
 
     open_vswitch(&mut add, &Ovs::new(node.and_then(|node| node.ovs_db.clone())));
+    confinement::examine(&mut add, site, config.as_ref());
     hugepages(&mut add);
     taps(&mut add);
     for (program, package, why) in [
@@ -166,10 +171,11 @@ fn examine(site: &Site, by_member: bool) -> Vec<Finding> {
         }
     }
     storage(&mut add, site);
+    left_overs(&mut add, site);
     found
 }
 
-type Add<'a> = dyn FnMut(&'static str, Health, String, Option<&str>) + 'a;
+pub(super) type Add<'a> = dyn FnMut(&'static str, Health, String, Option<&str>) + 'a;
 
 fn firmware(add: &mut Add<'_>, what: &'static str, found: Result<Boot>) {
     match found {
@@ -257,6 +263,22 @@ fn storage(add: &mut Add<'_>, site: &Site) {
     }
 }
 
+fn left_overs(add: &mut Add<'_>, site: &Site) {
+    let what = "left-overs";
+    let survey = Store::open_read_only(&site.dirs.database()).and_then(|store| repair::survey(site, store.as_ref()));
+    match survey.map(|findings| findings.iter().filter(|finding| finding.is_left_over()).count()) {
+        Ok(0) => add(what, Health::Ok, "killed processes left nothing behind".into(), None),
+        Ok(number) => add(
+            what,
+            Health::Untidy,
+            format!("killed processes left {}", count(number, "thing")),
+            Some("`v repair --dry-run` lists them, `v repair` puts them in order"),
+        ),
+        // What is wrong with the database is told above.
+        Err(error) => add(what, Health::Untidy, error.message().to_owned(), error.hint_text()),
+    }
+}
+
 /// Lines of at most `width` characters, broken between words.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
@@ -282,6 +304,7 @@ fn table(findings: &[Finding]) -> Table {
         let mark = match finding.health {
             Health::Ok => Cell::toned("ok", Tone::Good),
             Health::Optional => Cell::toned("optional", Tone::Dim),
+            Health::Untidy => Cell::toned("untidy", Tone::Busy),
             Health::Missing => Cell::toned("missing", Tone::Busy),
             Health::Broken => Cell::toned("broken", Tone::Bad),
         };

@@ -6,9 +6,12 @@ mod colour;
 mod complete;
 mod completions;
 mod config;
+mod confinement;
 mod doctor;
+mod gate;
 mod man;
 mod relay;
+mod repair;
 mod supervise;
 mod table;
 mod template;
@@ -62,11 +65,14 @@ enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
     Doctor(doctor::Doctor),
+    Repair(repair::Repair),
     Completions(completions::Completions),
     Man(man::Man),
     Relay(relay::Relay),
     #[command(hide = true)]
     Supervise(supervise::Supervise),
+    #[command(hide = true)]
+    Gate(gate::Gate),
 }
 
 /// The whole command line, for completions and manual pages.
@@ -81,7 +87,7 @@ pub fn main() -> ExitCode {
         Err(error) => return failure(&error, &Ui::new(0)),
     };
     let ui = match cli.command {
-        Command::Supervise(_) | Command::Relay(_) => Ui::for_a_log(),
+        Command::Supervise(_) | Command::Gate(_) | Command::Relay(_) => Ui::for_a_log(),
         _ => Ui::new(cli.verbose),
     };
     let done = relay::elsewhere(cli, &ui).and_then(|done| match done {
@@ -97,6 +103,10 @@ fn failure(error: &Error, ui: &Ui) -> ExitCode {
 }
 
 fn run(cli: Cli, ui: &Ui) -> Result<()> {
+    // Its environment is the hypervisor's: empty. It finds no folder, and needs none.
+    if let Command::Gate(gate) = &cli.command {
+        return gate.run();
+    }
     if cli.session && cli.root.is_some() {
         // One before the verb and one behind it: clap compares only what stands together.
         return Err(Error::usage("`--session` cannot be used with `--root`"));
@@ -111,10 +121,12 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Template(command) => template::run(command, &site, ui),
         Command::Config(command) => config::run(command, &site, ui),
         Command::Doctor(doctor) => doctor.run(&site, ui),
+        Command::Repair(repair) => repair.run(&site, ui),
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),
         Command::Relay(relay) => relay.run(&site),
         Command::Supervise(supervise) => supervise.run(&site),
+        Command::Gate(gate) => gate.run(),
     }
 }
 

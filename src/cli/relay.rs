@@ -10,7 +10,7 @@ use super::{Cli, Command, config, root_of_environment, template, vm};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Dirs};
 use crate::relay::{self, ENCLOSED_FD, Order, Reach, Stdio};
-use crate::vm::Site;
+use crate::vm::{DEFAULT_USER, Site};
 
 /// Run commands as root for the members of the group `virshle`
 ///
@@ -27,9 +27,6 @@ pub(super) struct Relay {
     #[arg(last = true, hide = true, requires = "run")]
     words: Vec<String>,
 }
-
-/// The user that hypervisors run as when the config names none.
-const HYPERVISORS: &str = "virshle-vm";
 
 /// Where a verb is run for a member of the group who is not root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +52,7 @@ fn place(command: &Command) -> Place {
             | vm::Command::Restart(_)
             | vm::Command::Pause(_)
             | vm::Command::Resume(_)
+            | vm::Command::Rename(_)
             | vm::Command::Delete(_)
             | vm::Command::Console(_)
             | vm::Command::Log(_)
@@ -63,14 +61,17 @@ fn place(command: &Command) -> Place {
             | vm::Command::ShowLaunch(_) => Place::Helper,
             vm::Command::Ssh(_) => Place::Split,
         },
-        Command::Template(template::Command::Ls(_) | template::Command::Show(_)) | Command::Doctor(_) => Place::Helper,
+        Command::Template(template::Command::Ls(_) | template::Command::Show(_))
+        | Command::Doctor(_)
+        | Command::Repair(_) => Place::Helper,
         Command::Config(config::Command::Check(check)) if check.is_of_a_file() => Place::Caller,
         Command::Config(config::Command::Check(_)) => Place::Helper,
         Command::Config(config::Command::Schema)
         | Command::Completions(_)
         | Command::Man(_)
         | Command::Relay(_)
-        | Command::Supervise(_) => Place::Caller,
+        | Command::Supervise(_)
+        | Command::Gate(_) => Place::Caller,
     }
 }
 
@@ -89,7 +90,7 @@ impl Relay {
         })?;
         // A config that is wrong stops the commands that need it, and no others.
         let hypervisors = site.config().ok().and_then(|config| config.node.user);
-        let hypervisors = hypervisors.as_deref().unwrap_or(HYPERVISORS);
+        let hypervisors = hypervisors.as_deref().unwrap_or(DEFAULT_USER);
         relay::serve(&site.dirs, &stream, hypervisors, |words| allowed(words).map(drop))
     }
 }

@@ -24,6 +24,8 @@ impl Supervise {
     pub(super) fn run(&self, site: &Site) -> Result<()> {
         // Neither Ctrl-C nor the terminal's end is meant for it.
         host::leave_terminal();
+        // Others may pass through the folders of its sockets.
+        host::keep_private();
         let purpose = if self.adopt { Purpose::Adopt } else { Purpose::Start };
         let ready = host::inherited_pipe(READY_FD);
         supervisor::supervise(site, self.vm, purpose, Duration::from_secs(self.deadline), ready)

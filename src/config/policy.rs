@@ -79,3 +79,18 @@ impl Template {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_kept_in_thousandths() {
+        for (text, millicpus) in [("1", Some(1000)), ("1.5", Some(1500)), ("0.0004", None), ("256", None), ("-1", None)]
+        {
+            let read: Result<Cpus, _> = serde_json::from_str(text);
+            assert_eq!(read.ok().map(|cpus| cpus.0), millicpus, "{text}");
+        }
+        assert_eq!(serde_json::to_string(&Cpus(1500)).unwrap(), "1.5");
+    }
+}

@@ -396,6 +396,24 @@ mod tests {
             (vm("vram = 2", "vram = '17T'"), "not `17TiB`", ""),
             (vm("vram = 2", "vram = 0.3"), "`template.vm[0].vram` must be whole MiB, like `307MiB`", ""),
             (
+                vm("vram = 2", "vram = 2, autostart-order = 1"),
+                "`template.vm[0].autostart-order` is set for a VM that is not started with the host",
+                "add `autostart = true`",
+            ),
+            (
+                vm("vram = 2", "vram = 2, autostart = true, autostart-delay = 100000"),
+                "`template.vm[0].autostart-delay` must be at most 86400 s, not `100000`",
+                "",
+            ),
+            (vm("vram = 2", "vram = 2, stop-timeout = 0"), "must be from 1 to 86400 s, not `0`", ""),
+            (
+                vm("vram = 2", "vram = 2, limits.memory = 2"),
+                "`template.vm[0].limits.memory` is 2GiB, and the guest alone may use its `vram` of 2GiB",
+                "leave the hypervisor room",
+            ),
+            (vm("vram = 2", "vram = 2, limits.cpus = 0"), "`0` is not a number of processors", ""),
+            ("node.user = 'Root Beer'".to_owned(), "`node.user` is `Root Beer`, no user's name", ""),
+            (
                 disk(""),
                 "line 1, column 16: `template.vm[0]` has neither a disk nor a kernel",
                 "add a `[[template.vm.disk]]`",

@@ -9,8 +9,11 @@ use serde_json::{Map, Value, json};
 use super::mime::{self, Body, CLOUD_CONFIG};
 use super::seed::Seed;
 use crate::error::Result;
-use crate::spec::Nic;
+use crate::spec::{Name, Nic};
 use crate::template::User;
+
+/// The first line of a cloud-config.
+const HEAD: &str = "#cloud-config\n";
 
 pub(super) fn meta_data(seed: &Seed) -> String {
     document(&json!({ "instance-id": seed.instance, "local-hostname": seed.hostname }))
@@ -46,6 +49,24 @@ pub(super) fn user_data(seed: &Seed) -> Result<String> {
     let (name, kind) = own("virshle-defaults.cfg");
     bodies.push(Body { name, kind, content: defaults.as_bytes() });
     Ok(mime::multipart(&bodies))
+}
+
+/// The meta-data with another host name; `None` when it is not as [`meta_data`] makes it.
+pub(super) fn rename_meta_data(text: &str, hostname: &Name) -> Option<String> {
+    set(text, "local-hostname", hostname)
+}
+
+/// The user-data with another host name; `None` when it is not as [`user_data`] makes it. What
+/// else stands in it, and what others supplied, stays to the byte.
+pub(super) fn rename_user_data(text: &str, hostname: &Name) -> Option<String> {
+    let rename = |text: &str| Some(format!("{HEAD}{}", set(text.strip_prefix(HEAD)?, "hostname", hostname)?));
+    if text.starts_with(HEAD) { rename(text) } else { mime::edit_first(text, rename) }
+}
+
+fn set(document_text: &str, key: &str, hostname: &Name) -> Option<String> {
+    let mut value: Value = serde_json::from_str(document_text).ok()?;
+    *value.get_mut(key)? = json!(hostname);
+    Some(document(&value))
 }
 
 /// Version 2, each NIC found by its MAC: what the guest calls it is the guest's business.
@@ -119,7 +140,7 @@ fn defaults(seed: &Seed) -> Map<String, Value> {
 }
 
 fn cloud_config(config: Map<String, Value>) -> String {
-    format!("#cloud-config\n{}", document(&config.into()))
+    format!("{HEAD}{}", document(&config.into()))
 }
 
 /// JSON that is YAML too: characters that YAML does not allow, or takes for a line's end, are

@@ -90,6 +90,42 @@ pub(super) fn multipart(bodies: &[Body<'_>]) -> String {
     text
 }
 
+/// The message with another content of its first body; `None` when it is not as [`multipart`] makes it.
+pub(super) fn edit_first(message: &str, change: impl FnOnce(&str) -> Option<String>) -> Option<String> {
+    let (_, parts) = message.split_once("\n\n")?;
+    let (_, body) = parts.split_once("\n\n")?;
+    // base64 has no hyphen.
+    let end = body.find("--")?;
+    let mut text = message[..message.len() - body.len()].to_owned();
+    let content = String::from_utf8(decode(&body[..end])?).ok()?;
+    base64_lines(change(&content)?.as_bytes(), &mut text);
+    text.push_str(&body[end..]);
+    Some(text)
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (mut word, mut bits) = (0_u32, 0);
+    for c in text.bytes().filter(|c| !matches!(c, b'\n' | b'=')) {
+        let digit = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        word = (word << 6) | u32::from(digit);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((word >> bits) as u8);
+            word &= (1 << bits) - 1;
+        }
+    }
+    Some(bytes)
+}
+
 /// A file name as a header may hold it, and as a guest may save it under.
 fn header_safe(name: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
@@ -125,32 +161,9 @@ pub(super) mod tests {
             .skip(1)
             .map(|part| {
                 let (headers, body) = part.split_once("\n\n").unwrap();
-                (headers.to_owned(), decode(body))
+                (headers.to_owned(), decode(body).expect("base64"))
             })
             .collect()
-    }
-
-    fn decode(text: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let (mut word, mut bits) = (0_u32, 0);
-        for c in text.bytes().filter(|c| !matches!(c, b'\n' | b'=')) {
-            let digit = match c {
-                b'A'..=b'Z' => c - b'A',
-                b'a'..=b'z' => c - b'a' + 26,
-                b'0'..=b'9' => c - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                other => panic!("{other} in base64"),
-            };
-            word = (word << 6) | u32::from(digit);
-            bits += 6;
-            if bits >= 8 {
-                bits -= 8;
-                bytes.push((word >> bits) as u8);
-                word &= (1 << bits) - 1;
-            }
-        }
-        bytes
     }
 
     #[test]
@@ -175,6 +188,19 @@ pub(super) mod tests {
         assert_eq!(read[1].1, evil);
         assert_eq!(read[2].1, b"");
         assert!(read[0].0.contains("filename=\"a___X__y\""), "{}", read[0].0);
+    }
+
+    #[test]
+    fn the_first_body_is_changed_and_the_others_stay() {
+        let body = |content| Body { name: "x".into(), kind: CLOUD_CONFIG, content };
+        let message = multipart(&[body(b"one"), body(b"two--"), body(b"")]);
+        let longer = "a much longer content ".repeat(20);
+        let edited = edit_first(&message, |content| (content == "one").then(|| longer.clone())).unwrap();
+        assert_eq!(edited, multipart(&[body(longer.as_bytes()), body(b"two--"), body(b"")]));
+        assert_eq!(edit_first(&edited, |_| Some("one".to_owned())).unwrap(), message, "and back");
+        for other in ["", "no message", "a\n\nb\n\nnot base64: é--"] {
+            assert_eq!(edit_first(other, |_| Some(String::new())), None, "{other:?}");
+        }
     }
 
     #[test]

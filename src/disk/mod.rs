@@ -12,6 +12,7 @@ mod cloud_init;
 #[cfg(test)]
 mod file_systems;
 mod mime;
+mod rename_seed;
 mod seed;
 mod sparse;
 mod volume;
@@ -19,4 +20,5 @@ mod volume;
 pub use crate::host::{Progress, Quiet};
 pub use clone::{Cloned, Method, blank, bytes_needed, clone, free_space};
 pub use mime::Part;
+pub use rename_seed::rename_seed;
 pub use seed::{Seed, write_seed};

@@ -23,7 +23,7 @@ pub struct Seed {
 }
 
 /// The label that cloud-init looks for.
-const LABEL: &str = "CIDATA";
+pub(super) const LABEL: &str = "CIDATA";
 /// Far more than any user data; what is larger was not meant to be.
 const MOST: usize = 16 << 20;
 
@@ -94,7 +94,7 @@ pub(super) mod tests {
         Nic { index, network: "main".parse().unwrap(), mac: Mac::of(INSTANCE, index), link: Link::User, address }
     }
 
-    fn full() -> Seed {
+    pub(in crate::disk) fn full() -> Seed {
         let mut seed = seed();
         seed.users.users = vec![user("ann")];
         seed.users.users[0].ssh.authorized_keys = vec![format!("ssh-rsa {} ann's: \"key\" #1", "A".repeat(8 << 10))];

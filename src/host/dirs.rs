@@ -24,7 +24,7 @@ pub struct Dirs {
     pub config: PathBuf,
     /// The database, `cache/`, and `vm/<uuid>/` with disks, seed and logs.
     pub state: PathBuf,
-    /// `vm/<uuid>/` with the sockets and lock of one running VM.
+    /// `vm/<uuid>/` with the sockets of one running VM, in `hv/` those of its hypervisor.
     pub runtime: PathBuf,
 }
 
@@ -108,7 +108,7 @@ impl Dirs {
         self.vms().join(vm.to_string())
     }
 
-    /// The folder of one running VM's sockets and lock.
+    /// The folder of one running VM's sockets.
     pub fn run(&self, vm: Uuid) -> PathBuf {
         self.runtime.join("vm").join(vm.to_string())
     }

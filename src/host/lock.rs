@@ -27,7 +27,14 @@ impl Lock {
     /// Takes the lock at once, or says that another holds it. Dropping the value, or the end of
     /// the process, gives it back; a child does not inherit it.
     pub fn try_take(path: &Path) -> Result<Self, LockError> {
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
         let mut lock = whole_file();
         // SAFETY: the descriptor is open for the call and `lock` is a valid `struct flock`.
         let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) };

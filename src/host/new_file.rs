@@ -20,6 +20,7 @@ pub struct NewFile {
     partial: PathBuf,
     target: PathBuf,
     kept: bool,
+    replaces: bool,
 }
 
 impl NewFile {
@@ -28,6 +29,15 @@ impl NewFile {
         if target.symlink_metadata().is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        Self::begin(target, mode, false)
+    }
+
+    /// For a file that takes the place of `target`: who has that open keeps what was there.
+    pub fn replacing(target: &Path, mode: u32) -> io::Result<Self> {
+        Self::begin(target, mode, true)
+    }
+
+    fn begin(target: &Path, mode: u32, replaces: bool) -> io::Result<Self> {
         let mut partial = OsString::from(target);
         partial.push(".partial");
         let partial = PathBuf::from(partial);
@@ -36,7 +46,7 @@ impl NewFile {
             _ => {}
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&partial)?;
-        Ok(Self { file, partial, target: target.to_owned(), kept: false })
+        Ok(Self { file, partial, target: target.to_owned(), kept: false, replaces })
     }
 
     pub fn file(&self) -> &File {
@@ -51,18 +61,27 @@ impl NewFile {
     /// Makes it durable and gives it its name, unless another file has taken that meanwhile.
     pub fn keep(mut self) -> io::Result<()> {
         self.file.sync_all()?;
+        if self.replaces {
+            fs::rename(&self.partial, &self.target)?;
+            self.kept = true;
+            return self.sync_folder();
+        }
         match renameat_with(CWD, &self.partial, CWD, &self.target, RenameFlags::NOREPLACE) {
             // A file system without this flag: the caller's lock is what keeps others away.
             Err(Errno::INVAL | Errno::NOSYS) => fs::rename(&self.partial, &self.target)?,
             renamed => renamed?,
         }
         self.kept = true;
-        let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let synced = File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
+        let synced = self.sync_folder();
         if synced.is_err() {
             let _ = fs::remove_file(&self.target);
         }
         synced
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all())
     }
 }
 
@@ -101,6 +120,24 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"new");
         assert_eq!(names(dir.path()), ["os.raw"]);
         assert_eq!(NewFile::create(&target, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn one_that_replaces_leaves_the_old_file_to_who_has_it_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("seed.img");
+        fs::write(&target, "old").unwrap();
+        let mut open = File::open(&target).unwrap();
+        drop(NewFile::replacing(&target, 0o600).unwrap());
+        assert_eq!(fs::read(&target).unwrap(), b"old", "given up");
+        let new = NewFile::replacing(&target, 0o600).unwrap();
+        new.file().write_all(b"new").unwrap();
+        new.keep().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        let mut held = String::new();
+        std::io::Read::read_to_string(&mut open, &mut held).unwrap();
+        assert_eq!(held, "old");
+        assert_eq!(names(dir.path()), ["seed.img"]);
     }
 
     #[test]

@@ -98,6 +98,21 @@ impl Spawn {
         self
     }
 
+    /// The numbers of the descriptors it is given.
+    pub(super) fn numbers(&self) -> Vec<i32> {
+        self.fds.iter().map(|(_, number)| *number).collect()
+    }
+
+    /// The same process, begun by another program, which gets this one's argv after `args`.
+    pub(super) fn begun_by(mut self, program: &std::path::Path, mut args: Vec<OsString>) -> io::Result<Self> {
+        let own = std::mem::replace(&mut self.program, program.to_owned());
+        // The other may change its folder before it comes to that.
+        args.push(std::path::absolute(own)?.into());
+        args.append(&mut self.args);
+        self.args = args;
+        Ok(self)
+    }
+
     #[allow(clippy::disallowed_methods)]
     pub fn start(self) -> io::Result<Child> {
         let mut command = Command::new(&self.program);
@@ -127,6 +142,11 @@ impl Spawn {
 #[allow(clippy::disallowed_methods)]
 pub fn exec(program: impl AsRef<OsStr>, args: &[OsString]) -> io::Error {
     Command::new(program).args(args).exec()
+}
+
+/// From now on what this process makes is its user's alone, whatever its caller's umask was.
+pub fn keep_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 /// Begins a session of this process's own, without a terminal.
@@ -274,6 +294,13 @@ impl Child {
         }
     }
 
+    /// Ends it, and returns when it is gone, or when it is stuck in the kernel.
+    pub(super) fn end(self, patience: Timespec) -> io::Result<()> {
+        self.signal(Signal::KILL)?;
+        poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&patience))?;
+        Ok(())
+    }
+
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.pidfd, signal) {
             Err(error) if error != rustix::io::Errno::SRCH => Err(error.into()),
@@ -295,9 +322,23 @@ impl Handle {
         Self::of(rustix::process::getpid())
     }
 
+    /// Whatever process has this pid now.
+    pub fn of_pid(pid: i32) -> io::Result<Self> {
+        let pid = (pid > 0).then(|| Pid::from_raw(pid)).flatten();
+        Self::of(pid.ok_or(io::ErrorKind::InvalidInput)?)
+    }
+
     fn of(pid: Pid) -> io::Result<Self> {
         let pid = pid.as_raw_nonzero().get();
         Ok(Self { pid, start_time: start_time(pid)? })
+    }
+
+    /// The user that this very process runs as.
+    pub fn user(self) -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let effective = status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?;
+        // Only now: the status was this process's if it is still there.
+        self.is_alive().then(|| effective.parse().ok())?
     }
 
     /// Whether this very process still exists (a zombie does not count).

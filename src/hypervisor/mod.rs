@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::host::{ExitStatus, Handle};
+use crate::host::{ExitStatus, Gate, Handle};
 use crate::spec::{HypervisorKind, Nic, VmSpec};
 
 /// What a driver can do. A template that needs more is refused at create, by the name of the
@@ -76,8 +76,12 @@ pub struct Launch<'a> {
     pub program: &'a Path,
     /// The VM's folder: disks, seed, UEFI variables.
     pub dir: &'a Path,
-    /// The VM's fresh runtime folder: every socket is made in it.
+    /// The hypervisor's own fresh folder of the runtime folder: every socket is made in it.
     pub run: &'a Path,
+    /// What holds the process back until it is recorded, and as whom it goes on.
+    pub gate: Gate,
+    /// Whether it shuts itself out of all files but the VM's.
+    pub landlock: bool,
     /// For [`Driver::script`] the list may be empty.
     pub taps: Vec<Tap>,
     pub forwards: Vec<Forward>,
@@ -136,6 +140,8 @@ pub enum MachineEvent {
     Resumed,
     /// The guest rebooted itself; the process goes on.
     Rebooted,
+    /// The guest gave up the NIC with this index: it may be plugged in anew.
+    Unplugged(u8),
     /// The guest asked for power-off; the process ends or is ended by the supervisor.
     PoweredOff,
     /// The process has ended. Always the last event.
@@ -152,7 +158,7 @@ pub trait Driver: std::fmt::Debug {
     /// What `launch` and `boot` will run and send. Pure.
     fn script(&self, launch: &Launch<'_>) -> Result<Script>;
     /// Starts the process and tells it the VM; the guest does not run yet. `spawned` is told the
-    /// process the moment it is there, so that a record names it whatever happens next.
+    /// process while it still waits at its gate, so that a record names it before it is anything.
     async fn launch(&self, launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<Box<dyn Machine>>;
     /// Takes over the process of an earlier [`Driver::launch`] whose supervisor is gone. The guest
     /// notices nothing; on failure it runs on as before.
@@ -176,8 +182,20 @@ pub trait Machine: std::fmt::Debug {
     async fn next_event(&mut self) -> MachineEvent;
     /// What its process last wrote on its standard error.
     fn last_words(&self) -> Option<String>;
+    /// How a NIC of this machine is taken out and put back, where that is needed and possible.
+    fn hotplug(&self) -> Option<Box<dyn Hotplug>>;
     /// Cuts the power: asks the hypervisor to quit, then SIGKILL. Returns when the process is gone.
     async fn kill(&mut self) -> Result<()>;
+}
+
+/// Replaces a vhost-user NIC whose connection the hypervisor has given up for good. It goes on
+/// beside the [`Machine`], which tells when the guest has let go ([`MachineEvent::Unplugged`]).
+#[async_trait(?Send)]
+pub trait Hotplug: std::fmt::Debug {
+    /// Asks the guest to give up a NIC.
+    async fn unplug(&self, nic: &Nic) -> Result<()>;
+    /// Plugs it in again. It needs the switch, which must connect to `socket` meanwhile.
+    async fn plug(&self, nic: &Nic, socket: &Path) -> Result<()>;
 }
 
 /// The driver of a kind.

@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256};
 use crate::error::{OrFailed, Result};
 use crate::host::{self, Cancel, Progress};
 
+/// Of the memo while it is written.
+pub(super) const MEMO_PREFIX: &str = ".index-";
+
 /// A file and its state; while nothing writes to the file, all of it stays the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -84,7 +87,7 @@ impl Memo {
         let Stamp { size, modified, changed, .. } = *stamp;
         self.entries.insert(stamp.file(), Entry { size, modified, changed, sha256: sha256.to_owned() });
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".index-").tempfile_in(folder)?;
+        let mut file = tempfile::Builder::new().prefix(MEMO_PREFIX).tempfile_in(folder)?;
         serde_json::to_writer(&mut file, &self.entries)?;
         file.flush()?;
         file.persist(&self.path).map_err(|error| error.error)?;

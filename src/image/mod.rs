@@ -17,6 +17,7 @@ mod content;
 mod conversions;
 mod convert;
 mod format;
+mod leftover;
 mod qcow2;
 mod vdi;
 mod vhdx;
@@ -24,3 +25,4 @@ mod vmdk;
 
 pub use convert::{RawImage, raw_image};
 pub use format::{Format, ImageInfo, inspect};
+pub use leftover::{leftovers, remove_leftover};

@@ -64,6 +64,15 @@ pub(super) fn plug(bridge: &str, device: &NetDevice, device_name: &str) -> Resul
         .map_err(|error| explain(format!("cannot plug `{device_name}` into the bridge `{bridge}`"), error))
 }
 
+/// The same for a device that should be in it already; `false`: it is in this or another bridge.
+pub(super) fn plug_again(bridge: &str, device: &NetDevice, device_name: &str) -> Result<bool> {
+    match linux(bridge, false)?.add_port(device) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
+        Err(error) => Err(explain(format!("cannot plug `{device_name}` into the bridge `{bridge}`"), error)),
+    }
+}
+
 fn is_linux_bridge(name: &str) -> bool {
     NetDevice::find(name).ok().flatten().is_some_and(|device| device.is_bridge().unwrap_or(false))
 }

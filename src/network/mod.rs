@@ -7,6 +7,8 @@
 //! user     –                     –                  –                                       –
 //! ```
 //!
+//! Between `connect` and `release`, [`Driver::restore`] puts back what somebody took away.
+//!
 //! Ports are named `v<number>n<index>` and carry their VM in `external_ids`, so that one left
 //! behind is found. Every call is idempotent: `prepare` takes over a port of the same VM that an
 //! earlier life left, and refuses one that is somebody else's; `connect` leaves a working port of
@@ -45,6 +47,11 @@ impl Port<'_> {
         self.nic.port(self.vm_number)
     }
 
+    /// Whether the switch has this VM's own port.
+    fn is_on_switch(&self) -> Result<bool> {
+        Ok(self.ovs.port_owner(&self.name())?.is_some_and(|owner| owner.vm == Some(self.vm)))
+    }
+
     fn tag(&self) -> Tag<'_> {
         Tag { vm: self.vm, vm_name: self.vm_name, mac: self.nic.mac }
     }
@@ -58,9 +65,15 @@ pub trait Driver: std::fmt::Debug {
     fn prepare(&self, port: &Port<'_>) -> Result<Option<OwnedFd>>;
     /// While the hypervisor waits: `socket` is bound and listening.
     fn connect(&self, port: &Port<'_>, socket: &Path) -> Result<()>;
+    /// While the guest runs: puts back a port that is gone from its bridge, and makes the bridge
+    /// again when the config says `create = true`. `false`: there was nothing to put back.
+    fn restore(&self, port: &Port<'_>, socket: &Path) -> Result<bool>;
     /// Whether the guest's NIC may leave checksums and segmentation to the host. When not, the
     /// hypervisor must not offer it to the guest.
     fn offload(&self, port: &Port<'_>) -> Result<bool>;
+    /// Writes the VM's name, which is another one now, into a port that is there. The guest
+    /// notices nothing.
+    fn rename(&self, port: &Port<'_>) -> Result<()>;
     /// After the hypervisor has ended.
     fn release(&self, port: &Port<'_>) -> Result<()>;
 }

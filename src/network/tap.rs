@@ -47,6 +47,28 @@ impl Driver for TapPort {
         Ok(())
     }
 
+    /// The device itself is there as long as the hypervisor is: only its place on the bridge is lost.
+    fn restore(&self, port: &Port<'_>, _: &Path) -> Result<bool> {
+        let (bridge, switch, create) = link_of(&port.nic.link)?;
+        let name = port.name();
+        match switch {
+            Switch::Ovs => {
+                if port.is_on_switch()? {
+                    return Ok(false);
+                }
+                bridge::ovs(port.ovs, bridge, create, &port.ovs.tap_datapath())?;
+                bring_up(&name, bridge)?;
+                port.ovs.add_tap_port(bridge, &name, &port.tag())?;
+                Ok(true)
+            }
+            Switch::Bridge => {
+                bridge::linux(bridge, create)?;
+                let device = bring_up(&name, bridge)?;
+                bridge::plug_again(bridge, &device, &name)
+            }
+        }
+    }
+
     /// A kernel bridge finishes what the guest left undone. The userspace datapath passes it on
     /// as it is, and the receiver drops it for its wrong checksum.
     fn offload(&self, port: &Port<'_>) -> Result<bool> {
@@ -55,6 +77,13 @@ impl Driver for TapPort {
                 Ok(port.ovs.bridge(name)?.is_some_and(|bridge| bridge.datapath == Datapath::System))
             }
             (_, Switch::Bridge, _) => Ok(true),
+        }
+    }
+
+    fn rename(&self, port: &Port<'_>) -> Result<()> {
+        match link_of(&port.nic.link)? {
+            (_, Switch::Ovs, _) => port.ovs.name_port(&port.name(), port.vm, port.vm_name).map(drop),
+            (_, Switch::Bridge, _) => Ok(()),
         }
     }
 

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use uuid::Uuid;
 
 use super::netns::in_private_network;
-use super::ovs::{Datapath, Ovs};
+use super::ovs::{Datapath, Ovs, Sight, Sightings, follow};
 use super::private_ovs::PrivateOvs;
 use super::{Driver, Port, driver};
 use crate::error::Kind;
@@ -22,7 +22,7 @@ use crate::spec::{Link, Mac, Nic, Switch};
 fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
     let done = in_private_network(|| {
         let switch = PrivateOvs::start(dpdk)?;
-        test(&switch, &Ovs::new(Some(switch.db.clone())));
+        test(&switch, &Ovs::new(Some(switch.db.clone())).for_state(Path::new("/var/lib/we \"b, =x")));
         Ok(())
     });
     if let Err(reason) = done.and_then(|done| done) {
@@ -109,7 +109,16 @@ fn a_vhost_port_from_check_to_release() {
             assert_eq!(row(switch, table, "v1n0", "external_ids:virshle-vm"), format!("{:?}", vm.uuid.to_string()));
             assert_eq!(row(switch, table, "v1n0", "external_ids:attached-mac"), format!("\"{}\"", vm.nic.mac));
         }
+        let renamed = Port { vm_name: "other", ..port };
+        driver.rename(&renamed).unwrap();
+        for table in ["Port", "Interface"] {
+            assert_eq!(row(switch, table, "v1n0", "external_ids:virshle-name"), "other");
+        }
+        driver.rename(&port).unwrap();
         let owner = ovs.port_owner("v1n0").unwrap().unwrap();
+        assert_eq!(ovs.is_ours(&owner), Some(true));
+        let elsewhere = ovs.clone().for_state(Path::new("/elsewhere"));
+        assert_eq!(elsewhere.is_ours(&owner), Some(false));
         assert_eq!(
             (owner.bridge.as_str(), owner.vm, owner.vm_name.as_deref()),
             ("vsbr0", Some(vm.uuid), Some("we\"b, =x"))
@@ -134,6 +143,8 @@ fn a_vhost_port_from_check_to_release() {
             assert!(error.message().contains(&vm.uuid.to_string()), "{error:?}");
         }
         thief.driver().release(&thief.port(ovs)).unwrap();
+        thief.driver().rename(&Port { vm_name: "thief", ..thief.port(ovs) }).unwrap();
+        assert_ne!(row(switch, "Port", "v1n0", "external_ids:virshle-name"), "thief");
         assert!(ovs.port_owner("v1n0").unwrap().is_some(), "another VM's release removes nothing");
         driver.release(&port).unwrap();
         driver.release(&port).unwrap();
@@ -301,6 +312,67 @@ fn taps_on_an_open_vswitch_bridge() {
     });
 }
 
+/// Waits until the switch's database tells it.
+async fn sees(
+    told: &mut tokio::sync::watch::Receiver<Option<Sightings>>,
+    what: &str,
+    is: impl Fn(Option<&Sight>) -> bool,
+) {
+    let seen = told.wait_for(|seen| is(seen.as_ref().and_then(|seen| seen.get("v1n0"))));
+    let seen = tokio::time::timeout(Duration::from_secs(15), seen).await;
+    seen.unwrap_or_else(|_| panic!("not seen: {what}")).unwrap();
+}
+
+#[test]
+fn a_port_that_is_deleted_is_seen_and_put_back() {
+    with_switch(false, |switch, ovs| {
+        let vm = Machine::new(1, tap("vsbr0", Switch::Ovs, true));
+        let (driver, port) = (vm.driver(), vm.port(ovs));
+        driver.check(&vm.nic.network, &vm.nic.link, ovs).unwrap();
+        let fd = driver.prepare(&port).unwrap().unwrap();
+        let nowhere = Path::new("/nowhere");
+        let ours = |seen: Option<&Sight>| matches!(seen, Some(Sight::Present { vm: Some(uuid), error: None, .. }) if *uuid == vm.uuid);
+        let missing = |seen: Option<&Sight>| seen == Some(&Sight::Missing);
+        let (tell, mut told) = tokio::sync::watch::channel(None);
+        let names = ["v1n0".to_owned()];
+        let story = async {
+            let told = &mut told;
+            sees(told, "the port", ours).await;
+            assert!(!driver.restore(&port, nowhere).unwrap(), "nothing to put back");
+            switch.vsctl(&["del-port", "v1n0"]).unwrap();
+            sees(told, "its end", missing).await;
+            assert!(driver.restore(&port, nowhere).unwrap());
+            sees(told, "its return", ours).await;
+            switch.vsctl(&["del-br", "vsbr0"]).unwrap();
+            sees(told, "the end of its bridge", missing).await;
+            let unwilling = Machine {
+                uuid: vm.uuid,
+                number: 1,
+                nic: Nic { link: tap("vsbr0", Switch::Ovs, false), ..vm.nic.clone() },
+            };
+            assert_eq!(unwilling.driver().restore(&unwilling.port(ovs), nowhere).unwrap_err().kind(), Kind::NotFound);
+            assert!(driver.restore(&port, nowhere).unwrap(), "the bridge is made again");
+            sees(told, "its return on a new bridge", ours).await;
+            switch.stop_database();
+            sees(told, "that nobody knows", |seen| seen.is_none()).await;
+            switch.start_database().unwrap();
+            sees(told, "the port again", ours).await;
+            let taken = ["--", "add-port", "vsbr0", "v1n0", "--", "set", "Interface", "v1n0", "type=internal"];
+            switch.vsctl(&[&["del-port", "v1n0"], taken.as_slice()].concat()).unwrap();
+            sees(told, "another's port", |seen| matches!(seen, Some(Sight::Present { vm: None, .. }))).await;
+            assert_eq!(driver.restore(&port, nowhere).unwrap_err().kind(), Kind::Refused);
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::select! {
+                () = follow(ovs, &names, &tell) => unreachable!(),
+                () = story => {}
+            }
+        });
+        send(&fd, [0; HEADER], &frame([0x88, 0xb5], b"still open"));
+    });
+}
+
 #[test]
 fn taps_on_a_linux_bridge() {
     let ovs = Ovs::default();
@@ -334,6 +406,13 @@ fn taps_on_a_linux_bridge() {
         assert!(is_finished(&receive(&b, [8, 0]).unwrap()), "the kernel finishes a checksum");
         let error = vm.driver().prepare(&vm.port(&ovs)).unwrap_err();
         assert_eq!(error.kind(), Kind::Refused, "the name is taken: {error:?}");
+        let restore = || vm.driver().restore(&vm.port(&ovs), Path::new("/nowhere")).unwrap();
+        assert!(!restore(), "nothing to put back");
+        for away in [&["link", "set", "v1n0", "nomaster"][..], &["link", "del", "br7"]] {
+            crate::host::Program::new("ip").args(away).run().unwrap();
+            assert!(restore(), "{away:?}");
+            assert!(!restore(), "{away:?}");
+        }
         vm.driver().release(&vm.port(&ovs)).unwrap();
         drop((a, b));
         assert!(NetDevice::find("v1n0").unwrap().is_none(), "the device ends with its descriptor");

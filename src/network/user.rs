@@ -26,8 +26,16 @@ impl Driver for User {
         Ok(())
     }
 
+    fn restore(&self, _: &Port<'_>, _: &Path) -> Result<bool> {
+        Ok(false)
+    }
+
     fn offload(&self, _: &Port<'_>) -> Result<bool> {
         Ok(true)
+    }
+
+    fn rename(&self, _: &Port<'_>) -> Result<()> {
+        Ok(())
     }
 
     fn release(&self, _: &Port<'_>) -> Result<()> {

@@ -47,9 +47,22 @@ impl Driver for Vhost {
         port.ovs.add_vhost_port(bridge, &port.name(), socket, &port.tag())
     }
 
+    fn restore(&self, port: &Port<'_>, socket: &Path) -> Result<bool> {
+        if port.is_on_switch()? {
+            return Ok(false);
+        }
+        let (bridge, create) = bridge_of(&port.nic.link)?;
+        bridge::ovs(port.ovs, bridge, create, &Datapath::Netdev)?;
+        self.connect(port, socket).map(|()| true)
+    }
+
     /// Each side of a vhost-user socket is told what the other one can do.
     fn offload(&self, _: &Port<'_>) -> Result<bool> {
         Ok(true)
+    }
+
+    fn rename(&self, port: &Port<'_>) -> Result<()> {
+        port.ovs.name_port(&port.name(), port.vm, port.vm_name).map(drop)
     }
 
     fn release(&self, port: &Port<'_>) -> Result<()> {

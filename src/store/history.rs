@@ -17,6 +17,14 @@ impl Store {
         let actor = self.actor();
         self.write("note what happened", |transaction| note(transaction, spec, &actor, happening))
     }
+
+    /// Whether a VM was ever recorded here, also when it is gone by now.
+    pub fn knew(&self, vm: Uuid) -> Result<bool> {
+        self.read("look into the history", |connection| {
+            let mut statement = connection.prepare_cached("SELECT 1 FROM history WHERE vm = ?1 LIMIT 1")?;
+            Ok(statement.exists([vm.to_string()])?)
+        })
+    }
 }
 
 /// Notes what a change of the record shows: another state, another name.

@@ -74,6 +74,22 @@ impl Store {
         Self::open(path).map(Some)
     }
 
+    /// The files of a database that a killed process was making at `path`. The next one who makes
+    /// it removes them too.
+    pub fn leftovers(path: &Path) -> Result<Vec<PathBuf>> {
+        let lock = beside(path, ".lock");
+        if Lock::is_held(&lock).or_failed(|| format!("cannot look at the lock `{}`", lock.display()))? {
+            return Ok(Vec::new());
+        }
+        Ok(half_made(path).into_iter().filter(|file| file.symlink_metadata().is_ok()).collect())
+    }
+
+    /// Removes them, if nobody is making the database by now.
+    pub fn remove_leftovers(path: &Path) -> Result<()> {
+        let _lock = take_lock(path, PATIENCE)?;
+        remove_half_made(path).or_failed(|| format!("cannot remove what is half made of `{}`", path.display()))
+    }
+
     pub(super) fn open_within(path: &Path, patience: Duration) -> Result<Self> {
         if !is_there(path)? {
             make(path, patience)?;
@@ -257,17 +273,27 @@ fn make(path: &Path, patience: Duration) -> Result<()> {
 
     let new = beside(path, ".new");
     let cannot = || format!("cannot make the database `{}`", path.display());
-    // Left by one who was killed here; the lock says that nobody is at it now.
-    for suffix in ["", "-journal", "-wal", "-shm"] {
-        match fs::remove_file(beside(&new, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).or_failed(cannot),
-            _ => {}
-        }
-    }
+    remove_half_made(path).or_failed(cannot)?;
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).or_failed(cannot)?;
     write_schema(&new).map_err(|fault| fault.explain(&new, "write the schema").context(cannot()))?;
     fs::rename(&new, path).or_failed(cannot)?;
     File::open(folder).and_then(|folder| folder.sync_all()).or_failed(cannot)
+}
+
+/// The files of a database that is being made, or whose maker was killed.
+fn half_made(path: &Path) -> [PathBuf; 4] {
+    ["", "-journal", "-wal", "-shm"].map(|suffix| beside(&beside(path, ".new"), suffix))
+}
+
+/// Left by one who was killed here. The caller's lock says that nobody is at it now.
+fn remove_half_made(path: &Path) -> io::Result<()> {
+    for file in half_made(path) {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// With the rollback journal, so that all is in the one file and synced; the log mode, which the

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Handle, Timestamp};
-use crate::spec::{Event, Exit, Intent, Progress, Refusal, SPEC_VERSION, State, VmSpec};
+use crate::spec::{Event, Exit, Intent, PortTrouble, Progress, Refusal, SPEC_VERSION, State, VmSpec};
 
 use super::fault::Fault;
 
@@ -44,6 +44,9 @@ pub struct Runtime {
     pub hypervisor: Option<Handle>,
     /// The host's side of the forwarded ssh port of a user NIC.
     pub ssh: Option<SocketAddrV4>,
+    /// What is wrong with its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<PortTrouble>,
 }
 
 /// A series of starts that followed ends nobody asked for.

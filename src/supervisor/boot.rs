@@ -4,11 +4,13 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::console::Console;
 use super::ports::Ports;
 use crate::config::Config;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::Handle;
+use crate::host::{self, Gate, Handle, Runner};
 use crate::hypervisor::{self, Launch, Machine};
 use crate::network;
 use crate::spec::VmSpec;
@@ -22,12 +24,18 @@ pub(super) struct Booted {
     pub(super) ssh: Option<SocketAddrV4>,
 }
 
+/// This very program, also after it was replaced on the disk.
+const OURSELVES: &str = "/proc/self/exe";
+/// The version of Landlock that cloud-hypervisor insists on.
+const LANDLOCK: u32 = 3;
+
 /// The longest path a unix socket can have, without its closing zero.
 const SOCKET_PATH_LIMIT: usize = 107;
 
 /// A fresh runtime folder: what an earlier life left would make the hypervisor fail to bind.
-pub(super) fn fresh_runtime_folder(run: &Path) -> Result<()> {
-    let longest = run.join("control.sock");
+pub(super) fn fresh_runtime_folder(site: &Site, vm: Uuid) -> Result<()> {
+    let run = &site.dirs.run(vm);
+    let longest = site.hypervisor_run(vm).join("serial.sock");
     let length = longest.as_os_str().len();
     if length > SOCKET_PATH_LIMIT {
         return Err(Error::usage(format!(
@@ -51,6 +59,14 @@ pub(super) fn fresh_runtime_folder(run: &Path) -> Result<()> {
     clear().or_failed(|| format!("cannot clear the runtime folder `{}`", run.display()))
 }
 
+/// Leaves to the hypervisor what is its own: its folder for sockets, the VM's files, a way to both.
+fn prepare(site: &Site, spec: &VmSpec, program: &Path, runner: Option<&Runner>) -> Result<()> {
+    vm::check_boot(&spec.boot)?;
+    host::give_folder(&site.hypervisor_run(spec.uuid), runner)?;
+    vm::hand_over(site, spec, runner)?;
+    runner.map_or(Ok(()), |runner| vm::admit(site, spec, program, runner))
+}
+
 /// From a spec to a running guest. `launched` is told the hypervisor's process as soon as it is
 /// there, so that the record names it even if this process is killed a moment later.
 pub(super) async fn boot(
@@ -61,11 +77,13 @@ pub(super) async fn boot(
     deadline: Duration,
     launched: impl Fn(Handle, Option<SocketAddrV4>) -> Result<()>,
 ) -> Result<Booted> {
-    let run = site.dirs.run(spec.uuid);
+    let run = site.hypervisor_run(spec.uuid);
     let hosts = vm::hosts(config);
     let program = hosts.program(spec.hypervisor).ok_or_else(|| {
         Error::failed(format!("`{}` is not installed", spec.hypervisor)).hint("`v doctor` says what is missing")
     })?;
+    let runner = vm::runner_of(site, config, spec)?;
+    prepare(site, spec, program, runner.as_ref())?;
     let ssh = match spec.has_user_network() {
         true => Some(network::free_port(vm::preferred_ssh(spec))?),
         false => None,
@@ -80,6 +98,8 @@ pub(super) async fn boot(
         program,
         dir: &dir,
         run: &run,
+        gate: Gate { program: OURSELVES.into(), runner },
+        landlock: host::landlock_version().is_some_and(|version| version >= LANDLOCK),
         taps,
         forwards: ssh.map(vm::ssh_forward).into_iter().collect(),
         log: &hypervisor_log,
@@ -88,7 +108,7 @@ pub(super) async fn boot(
     let start = async {
         let driver = hypervisor::driver(spec.hypervisor);
         let mut machine = driver.launch(launch, &|process| launched(process, ssh)).await?;
-        let console = Console::connect(&serial, &console_log).await?;
+        let console = Console::connect(&serial, &console_log, machine.handle().pid).await?;
         machine.boot().await?;
         Ok((machine, console))
     };

@@ -28,18 +28,29 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub(super) struct Console {
     serial: UnixStream,
     path: PathBuf,
+    hypervisor: i32,
     log: RotatingLog,
+}
+
+/// Only to a socket that this hypervisor itself has made: one that was taken over could put a link
+/// to another's console in its place.
+async fn connect(serial: &Path, hypervisor: i32) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(serial).await?;
+    match stream.peer_cred()?.pid() {
+        Some(pid) if pid == hypervisor => Ok(stream),
+        _ => Err(io::Error::new(io::ErrorKind::PermissionDenied, "its socket is another process's")),
+    }
 }
 
 impl Console {
     /// Connects before the guest runs, so that not one byte is lost.
-    pub(super) async fn connect(serial: &Path, log: &Path) -> Result<Self> {
+    pub(super) async fn connect(serial: &Path, log: &Path, hypervisor: i32) -> Result<Self> {
         let path = serial.to_owned();
         appears(&path, Instant::now() + CONNECT).await?;
         let serial =
-            UnixStream::connect(serial).await.or_failed(|| "cannot connect to the serial console".to_owned())?;
+            connect(serial, hypervisor).await.or_failed(|| "cannot connect to the serial console".to_owned())?;
         let log = RotatingLog::open(log, LOG_LIMIT).or_failed(|| format!("cannot open `{}`", log.display()))?;
-        Ok(Self { serial, path, log })
+        Ok(Self { serial, path, hypervisor, log })
     }
 
     /// Serves it until the task is dropped: logs, and lets clients attach at `socket`.
@@ -74,7 +85,7 @@ impl Console {
             // A guest's reboot makes some hypervisors make the socket anew.
             serial = loop {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                if let Ok(serial) = UnixStream::connect(&self.path).await {
+                if let Ok(serial) = connect(&self.path, self.hypervisor).await {
                     break serial;
                 }
             };

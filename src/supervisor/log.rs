@@ -1,7 +1,8 @@
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::host::open_log;
 
 /// A log that a guest cannot fill the disk with: past `limit` it becomes `<name>.1`, replacing the
 /// one before, and a new one begins.
@@ -15,7 +16,7 @@ pub(super) struct RotatingLog {
 
 impl RotatingLog {
     pub(super) fn open(path: &Path, limit: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let file = open_log(path)?;
         let size = file.metadata()?.len();
         Ok(Self { path: path.to_owned(), file, size, limit })
     }

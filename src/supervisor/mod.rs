@@ -1,8 +1,9 @@
 //! 7 · The process that owns one running VM: `v supervise <uuid>`, launched by `v vm start`.
 //!
 //! ```text
-//! lock ─► record `starting` ─► ports ─► launch ─► console ─► boot ─► record `running` ─► "ready"
-//!   then, until the hypervisor ends: its events, the control socket, SIGTERM
+//! lock ─► record `starting` ─► ports ─► gate ─► record its pid ─► launch ─► console ─► boot ─► record `running` ─► "ready"
+//!   then, until the hypervisor ends: its events, the control socket, SIGTERM; and beside that the
+//!   ports, which are put back when somebody takes them away (`switch`, `care`)
 //! ended ─► release ports ─► record `stopped` or `crashed`, with the reason ─► lock dropped
 //! ```
 //!
@@ -13,11 +14,13 @@
 //! that meets the VM launches a new supervisor, which adopts it by pid and start time.
 
 mod boot;
+mod care;
 mod console;
 mod control;
 mod log;
 mod owner;
 mod ports;
+mod switch;
 mod watch;
 
 pub use owner::supervise;

@@ -18,7 +18,7 @@ use super::ports::Ports;
 use super::watch::{Waiting, watch};
 use crate::config::Config;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{self, Handle, Lock, LockError};
+use crate::host::{self, Gate, Handle, Lock, LockError};
 use crate::hypervisor::{self, Machine};
 use crate::network::ovs::Ovs;
 use crate::spec::{Event, Exit, Refusal, State, VmSpec};
@@ -172,7 +172,7 @@ fn begin(site: &Site, vm: Uuid, purpose: Purpose) -> Result<Begin> {
         record
             .apply(&Event::Start)
             .map_err(|refusal| Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)))?;
-        record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None });
+        record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() });
         record.intent = None;
         Ok(Begin::Start(record.spec.clone()))
     })
@@ -196,10 +196,10 @@ fn undo_unfinished(site: &Site, spec: &VmSpec, hypervisor: Handle, ovs: &Ovs) ->
 
 /// One VM, and what its owner needs to know.
 pub(super) struct Supervisor<'a> {
-    site: &'a Site,
+    pub(super) site: &'a Site,
     config: Option<&'a Config>,
-    ovs: Ovs,
-    spec: &'a VmSpec,
+    pub(super) ovs: Ovs,
+    pub(super) spec: &'a VmSpec,
     deadline: Duration,
 }
 
@@ -213,7 +213,7 @@ struct Doors {
 impl Supervisor<'_> {
     /// The whole run. An error means that it never came to run.
     async fn start(&self, ready: &mut Ready) -> Result<(Exit, Waiting)> {
-        boot::fresh_runtime_folder(&self.site.dirs.run(self.spec.uuid))?;
+        boot::fresh_runtime_folder(self.site, self.spec.uuid)?;
         let mut doors = self.open_doors()?;
         let ports = Ports::new(self.spec, self.ovs.clone());
         let config = self.config.ok_or_else(|| Error::failed("there is no config"))?;
@@ -253,13 +253,15 @@ impl Supervisor<'_> {
     /// The rest of a run whose supervisor was killed. An error leaves the guest as it is.
     async fn adopt(&self, record: &Record, hypervisor: Handle, ready: &mut Ready) -> Result<(Exit, Waiting)> {
         let doors = self.open_doors()?;
-        let (run, dir) = (self.site.dirs.run(self.spec.uuid), self.site.dirs.vm(self.spec.uuid));
+        let (run, dir) = (self.site.hypervisor_run(self.spec.uuid), self.site.dirs.vm(self.spec.uuid));
         let launch = hypervisor::Launch {
             spec: self.spec,
             // It runs already: its program may have been replaced since.
             program: "".as_ref(),
             dir: &dir,
             run: &run,
+            gate: Gate { program: "".into(), runner: None },
+            landlock: false,
             taps: Vec::new(),
             forwards: Vec::new(),
             log: &self.site.hypervisor_log(self.spec.uuid),
@@ -286,7 +288,8 @@ impl Supervisor<'_> {
     async fn take_over(&self, machine: &mut dyn Machine, serial: &std::path::Path) -> Result<Console> {
         let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
         let paused = machine.is_paused().await?;
-        let console = Console::connect(serial, &self.site.console_log(self.spec.uuid)).await?;
+        let log = self.site.console_log(self.spec.uuid);
+        let console = Console::connect(serial, &log, machine.handle().pid).await?;
         self.update(|record| {
             match (record.state, paused) {
                 (State::Running, true) => record.apply(&Event::Pause)?,

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::control::Asked;
 use super::owner::Supervisor;
+use super::switch::Switch;
 use crate::error::{Error, Kind, Result};
 use crate::host::ExitStatus;
 use crate::hypervisor::{Machine, MachineEvent};
@@ -28,19 +29,25 @@ pub(super) async fn watch(
     intent: Option<Intent>,
 ) -> (Exit, Waiting) {
     let mut run = Run { supervisor, intent, powered_off: false, stop: Vec::new(), end: Vec::new() };
+    let mut switch = Switch::watch(supervisor.site, supervisor.spec, &supervisor.ovs, machine.hotplug());
     let status = loop {
         let stop_deadline = run.stop.iter().map(|(deadline, _)| *deadline).min();
         tokio::select! {
-            event = machine.next_event() => match event {
-                MachineEvent::Ended(status) => break status,
-                MachineEvent::PoweredOff => run.powered_off = true,
-                event => tracing::info!(?event, "hypervisor"),
-            },
+            event = machine.next_event() => {
+                switch.tell(&event);
+                match event {
+                    MachineEvent::Ended(status) => break status,
+                    MachineEvent::PoweredOff => run.powered_off = true,
+                    event => tracing::info!(?event, "hypervisor"),
+                }
+            }
             Some(asked) = asked.recv() => run.handle(machine.as_mut(), asked).await,
             () = at(stop_deadline) => run.stop_timed_out(machine.as_mut()).await,
             _ = terminate.recv() => run.terminate(machine.as_mut()).await,
         }
     };
+    // Before anything is released: it would be put back.
+    switch.close().await;
     let exit = run.classify(status, machine.as_ref());
     (exit, run.stop.into_iter().filter_map(|(_, reply)| reply).chain(run.end).collect())
 }

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::site::{make_private, remove_tree};
 use super::steps::{Step, run_all};
-use super::{Site, resolve, sweep};
+use super::{Site, check_boot, hand_over, resolve, runner, sweep};
 use crate::config::Config;
 use crate::disk::{self, Part, Progress, Seed};
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{Cancel, Handle};
+use crate::host::{Cancel, Handle, Runner};
 use crate::image;
 use crate::network;
 use crate::spec::{Boot, Disk, Event, Name, Size, VmSpec};
@@ -42,9 +42,11 @@ struct Source {
 
 pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Progress) -> Result<Vec<VmSpec>> {
     let config = site.config()?;
+    let runner = runner(site, &config)?;
     let template = template::find(&config, &request.template)?;
     let (resolved, choice) = resolve(&config, template)?;
     tracing::info!("{}", choice.why);
+    check_boot(&resolved.boot)?;
     let nics = template::nics(&config, template)?;
     let mut store = site.store()?;
     sweep(site, &mut store)?;
@@ -65,7 +67,7 @@ pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Pro
     })?;
 
     let shared = RefCell::new(&mut store);
-    let mut steps = steps(site, request, &specs, &sources, cancel, progress);
+    let mut steps = steps(site, request, &specs, &sources, runner.as_ref(), cancel, progress);
     // The last one: a failure to record undoes the rest too.
     steps.push(Step::new("record", || finish(*shared.borrow_mut(), &specs), || Ok(())));
     let made = run_all(&steps);
@@ -85,6 +87,7 @@ fn steps<'a>(
     request: &'a Create,
     specs: &'a [VmSpec],
     sources: &'a [Source],
+    runner: Option<&'a Runner>,
     cancel: &'a Cancel,
     progress: &'a dyn Progress,
 ) -> Vec<Step<'a>> {
@@ -112,6 +115,7 @@ fn steps<'a>(
             nics: spec.nics.clone(),
         };
         steps.push(Step::new("seed", move || disk::write_seed(&dir.join(VmSpec::SEED), &seed), || Ok(())));
+        steps.push(Step::new("owner", move || hand_over(site, spec, runner), || Ok(())));
     }
     steps
 }

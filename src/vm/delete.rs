@@ -52,13 +52,19 @@ pub(super) fn finish(site: &Site, store: &mut Store, spec: &VmSpec) -> Result<()
 /// that cannot be asked must not keep a VM from being deleted: the port names its VM, so it can
 /// still be found and collected.
 fn release_ports(site: &Site, spec: &VmSpec) -> Result<()> {
+    for_each_port(site, spec, |port| {
+        if let Err(error) = network::driver(&port.nic.link).release(port) {
+            tracing::warn!(vm = %spec.name, port = port.name(), error = %error.chain().join(": "), "port not released");
+        }
+    });
+    Ok(())
+}
+
+/// The VM's ports, whether they are there or not.
+pub(super) fn for_each_port(site: &Site, spec: &VmSpec, mut act: impl FnMut(&Port<'_>)) {
     let config = site.config().ok();
     let ovs = config.map_or_else(|| crate::network::ovs::Ovs::new(None), |config| site.ovs(&config));
     for nic in &spec.nics {
-        let port = Port { vm: spec.uuid, vm_number: spec.number, vm_name: spec.name.as_str(), nic, ovs: &ovs };
-        if let Err(error) = network::driver(&nic.link).release(&port) {
-            tracing::warn!(vm = %spec.name, port = nic.port(spec.number), error = %error.chain().join(": "), "port not released");
-        }
+        act(&Port { vm: spec.uuid, vm_number: spec.number, vm_name: spec.name.as_str(), nic, ovs: &ovs });
     }
-    Ok(())
 }

@@ -1,7 +1,6 @@
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Site;
 use super::control::Failure;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{Mode, Spawn};
+use crate::host::{Mode, Spawn, open_log};
 use crate::spec::{Name, VmSpec};
 
 /// The descriptor on which a supervisor says that the VM runs, or why not.
@@ -37,7 +36,10 @@ pub struct Starting {
 pub(super) fn launch(site: &Site, spec: &VmSpec, purpose: Purpose, deadline: Duration) -> Result<Starting> {
     let failed = || format!("cannot launch the supervisor of `{}`", spec.name);
     let (ready, word) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_failed(failed)?;
-    let log = append(&site.supervisor_log(spec.uuid)).or_failed(failed)?;
+    let log = site.supervisor_log(spec.uuid);
+    let log = open_log(&log)
+        .or_failed(|| format!("cannot write the log `{}`", log.display()))
+        .map_err(|error| error.context(failed()))?;
     let program = std::env::current_exe().or_failed(failed)?;
     Spawn::new(program)
         .args(arguments(site, &spec.uuid.to_string(), purpose, deadline))
@@ -68,10 +70,6 @@ fn arguments(site: &Site, uuid: &str, purpose: Purpose, deadline: Duration) -> V
         args.push("--adopt".into());
     }
     args
-}
-
-fn append(path: &std::path::Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 impl Starting {

@@ -2,15 +2,17 @@
 //! and on the record in the store, which is the truth.
 //!
 //! ```text
-//! create  reserve rows ─► folder ─► disks ─► UEFI variables ─► seed ─► record `stopped`   (steps, each with its undo)
+//! create  reserve rows ─► folder ─► disks ─► UEFI variables ─► seed ─► owner ─► record `stopped`   (steps, each with its undo)
 //! start   launch a supervisor, wait for its word
 //! watch   any command that meets a guest whose supervisor was killed launches a new one
 //! stop    ask the supervisor (control socket), wait for the end
+//! rename  record ─► first-boot volume ─► ports
 //! delete  record `deleting` ─► ports ─► folders ─► row
 //! ```
 //!
 //! A process may die between any two steps: rows say who was at work on them, so that the next
-//! command sees it and undoes or finishes it ([`sweep`]).
+//! command sees it and undoes or finishes it ([`sweep`]). What else may be left behind is found
+//! and collected by [`repair`].
 
 pub mod control;
 mod create;
@@ -18,7 +20,10 @@ mod delete;
 mod launch;
 mod observe;
 mod ready;
+mod rename;
+pub mod repair;
 mod resolve;
+mod runner;
 mod show;
 mod site;
 mod start;
@@ -32,7 +37,9 @@ pub use delete::delete;
 pub use launch::{Purpose, READY_FD, Starting};
 pub use observe::{Observed, observe, reconcile};
 pub use ready::{Goal, endpoint, wait_for};
+pub use rename::rename;
 pub use resolve::{hosts, links, resolve};
+pub use runner::{DEFAULT_USER, admit, check_boot, hand_over, runner, runner_of};
 pub use show::{preferred_ssh, show_launch, ssh_forward};
 pub use site::Site;
 pub use site::make_private;

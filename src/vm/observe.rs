@@ -40,7 +40,7 @@ pub(super) fn is_supervised(site: &Site, record: &Record) -> Result<bool> {
 }
 
 /// How long a new supervisor may take to find its way into a running guest.
-const ADOPT: Duration = Duration::from_secs(15);
+pub(super) const ADOPT: Duration = Duration::from_secs(15);
 
 /// Mends what [`observe`] saw: a guest that nobody watches gets a new supervisor, and a run whose
 /// supervisor and hypervisor are both gone is recorded as ended, unseen.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Site;
 use crate::error::Result;
-use crate::host::find_program;
+use crate::host::{Gate, find_program};
 use crate::hypervisor::{self, Forward, Launch, Script};
 use crate::spec::VmSpec;
 
@@ -22,7 +22,9 @@ pub fn show_launch(site: &Site, spec: &VmSpec) -> Result<Script> {
         spec,
         program: &program,
         dir: &site.dirs.vm(spec.uuid),
-        run: &site.dirs.run(spec.uuid),
+        run: &site.hypervisor_run(spec.uuid),
+        gate: Gate { program: "".into(), runner: None },
+        landlock: true,
         taps: Vec::new(),
         forwards: spec.has_user_network().then(|| ssh_forward(preferred_ssh(spec))).into_iter().collect(),
         log: &site.hypervisor_log(spec.uuid),

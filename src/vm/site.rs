@@ -1,13 +1,13 @@
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use crate::config::{self, Config};
-use crate::error::{Error, OrFailed, Result};
+use crate::error::{Error, Result};
 use crate::host::Dirs;
+pub use crate::host::make_private;
 use crate::network::ovs::Ovs;
 use crate::store::Store;
 
@@ -33,13 +33,18 @@ impl Site {
     }
 
     pub fn ovs(&self, config: &Config) -> Ovs {
-        Ovs::new(config.node.ovs_db.clone())
+        Ovs::new(config.node.ovs_db.clone()).for_state(&self.dirs.state)
     }
 
     /// The lock that a VM's supervisor holds as long as it lives. It lies with the disks, so that a
     /// cleared runtime folder cannot let two supervisors in.
     pub fn lock(&self, vm: Uuid) -> PathBuf {
         self.dirs.vm(vm).join("lock")
+    }
+
+    /// The folder in the runtime folder that belongs to the hypervisor: what it makes and serves.
+    pub fn hypervisor_run(&self, vm: Uuid) -> PathBuf {
+        self.dirs.run(vm).join("hv")
     }
 
     pub fn control_socket(&self, vm: Uuid) -> PathBuf {
@@ -66,11 +71,6 @@ impl Site {
     pub fn known_hosts(&self, vm: Uuid) -> PathBuf {
         self.dirs.vm(vm).join("known_hosts")
     }
-}
-
-/// Makes a folder that only its owner can enter, and what is above it.
-pub fn make_private(dir: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).or_failed(|| format!("cannot make `{}`", dir.display()))
 }
 
 /// Removes a folder and all below it; one that is not there is fine.

@@ -1,45 +1,55 @@
+use uuid::Uuid;
+
 use super::{Site, delete};
 use crate::error::{OrFailed, Result};
 use crate::host::Handle;
-use crate::spec::{Event, State};
+use crate::spec::{Event, Happening, State};
 use crate::store::{Record, Store};
 
 /// Undoes what a dead `create` left half made and finishes what a dead `delete` left half gone.
 /// What a living process is at work on is left alone.
 pub fn sweep(site: &Site, store: &mut Store) -> Result<()> {
-    store.list()?.iter().filter(|record| is_abandoned(record)).try_for_each(|record| collect(site, store, record))
+    let records = store.list()?;
+    records
+        .iter()
+        .filter(|record| is_abandoned(record))
+        .try_for_each(|record| collect(site, store, record.spec.uuid).map(drop))
 }
 
-fn is_abandoned(record: &Record) -> bool {
+pub(super) fn is_abandoned(record: &Record) -> bool {
     matches!(record.state, State::Creating | State::Deleting) && record.owner.is_none_or(|owner| !owner.is_alive())
 }
 
-/// Takes the record over, then deletes what is there of the VM. `seen` may be old: its owner may
-/// have finished and ended since, so what counts is the record at the moment of taking over.
-fn collect(site: &Site, store: &mut Store, seen: &Record) -> Result<()> {
+/// Takes the record over, then deletes what is there of the VM. Who asks may have looked long ago:
+/// its owner may have finished and ended since, so what counts is the record at the moment of
+/// taking over. `false`: there is nothing to collect any more.
+pub(super) fn collect(site: &Site, store: &mut Store, vm: Uuid) -> Result<bool> {
     let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
-    if store.get(seen.spec.uuid)?.is_none() {
-        return Ok(());
+    if store.get(vm)?.is_none() {
+        return Ok(false);
     }
-    let taken = store.update(seen.spec.uuid, |record| {
+    let taken = store.update(vm, |record| {
         if !is_abandoned(record) {
-            return Ok(false);
+            return Ok(None);
         }
+        let was = record.state;
         record.apply(&Event::Delete)?;
         record.owner = Some(us);
-        Ok(true)
+        Ok(Some((was, record.spec.clone())))
     })?;
-    if taken {
-        tracing::info!(vm = %seen.spec.name, was = %seen.state, "collecting what a command left when it was cut short");
-        delete::finish(site, store, &seen.spec)?;
-    }
-    Ok(())
+    let Some((was, spec)) = taken else { return Ok(false) };
+    tracing::info!(vm = %spec.name, %was, "collecting what a command left when it was cut short");
+    let detail = match was {
+        State::Creating => "what a killed create had made is removed",
+        _ => "what a killed delete had left is removed",
+    };
+    store.tell(&spec, &Happening::Repaired { detail: detail.to_owned() })?;
+    delete::finish(site, store, &spec)?;
+    Ok(true)
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
+pub(super) mod tests {
     use super::*;
     use crate::host::Dirs;
     use crate::spec::{Accel, Boot, HypervisorKind, SPEC_VERSION, Size, VmSpec};
@@ -65,17 +75,34 @@ mod tests {
         }
     }
 
+    /// A process that has ended.
+    pub(in crate::vm) fn gone() -> Handle {
+        let us = Handle::current().unwrap();
+        Handle { start_time: us.start_time + 1, ..us }
+    }
+
     /// A site with one VM that a process, gone by now, was creating.
-    fn abandoned() -> (tempfile::TempDir, Site, Store, Record) {
+    pub(in crate::vm) fn abandoned() -> (tempfile::TempDir, Site, Store, Record) {
         let dir = tempfile::tempdir().unwrap();
         let site = Site::new(Dirs::find(Some(dir.path())).unwrap());
         let mut store = site.store().unwrap();
-        let us = Handle::current().unwrap();
-        let gone = Handle { start_time: us.start_time + 1, ..us };
         let draft = Draft { uuid: Uuid::new_v4(), name: Some("web".parse().unwrap()), subnets: Vec::new() };
-        store.reserve(&[draft], gone, &mut || "any".parse().unwrap(), &mut |reserved| Ok(spec(reserved))).unwrap();
+        store.reserve(&[draft], gone(), &mut || "any".parse().unwrap(), &mut |reserved| Ok(spec(reserved))).unwrap();
         let record = store.list().unwrap().remove(0);
         super::super::make_private(&site.dirs.vm(record.spec.uuid)).unwrap();
+        (dir, site, store, record)
+    }
+
+    /// A site with one VM that does not run.
+    pub(in crate::vm) fn stopped() -> (tempfile::TempDir, Site, Store, Record) {
+        let (dir, site, mut store, record) = abandoned();
+        let record = store
+            .update(record.spec.uuid, |record| {
+                record.apply(&Event::Created)?;
+                record.owner = None;
+                Ok(record.clone())
+            })
+            .unwrap();
         (dir, site, store, record)
     }
 
@@ -85,7 +112,7 @@ mod tests {
         sweep(&site, &mut store).unwrap();
         assert!(store.list().unwrap().is_empty());
         assert!(!site.dirs.vm(record.spec.uuid).exists());
-        collect(&site, &mut store, &record).unwrap();
+        assert!(!collect(&site, &mut store, record.spec.uuid).unwrap(), "a second time");
     }
 
     /// A create that finishes between the look and the act: its VM is not touched.
@@ -99,7 +126,7 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        collect(&site, &mut store, &seen).unwrap();
+        assert!(!collect(&site, &mut store, seen.spec.uuid).unwrap());
         assert_eq!(store.list().unwrap()[0].state, State::Stopped);
         assert!(site.dirs.vm(seen.spec.uuid).exists());
     }

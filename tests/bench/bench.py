@@ -7,6 +7,7 @@ import sys
 import traceback
 
 import create
+import fleet
 import ls
 import memory
 import start
@@ -14,7 +15,8 @@ import startup
 from measure import Skip, Stop, first_line, find, mount_of, stop_on_signals
 from stage import Stage
 
-PARTS = {"a": start.rows, "b": create.rows, "c": ls.rows, "d": memory.rows, "e": startup.rows}
+PARTS = {"a": start.rows, "b": create.rows, "c": ls.rows, "d": memory.rows, "e": startup.rows,
+         "f": fleet.rows_of_starts, "g": fleet.rows_of_a_stopped_one}
 
 
 def options():

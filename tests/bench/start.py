@@ -15,8 +15,8 @@ DEADLINE = 30
 class Bare:
     """The same program with the same VM, and nobody who owns it."""
 
-    def __init__(self, stage, program, config):
-        self.dir = stage.dir / "bare"
+    def __init__(self, stage, program, config, name="bare"):
+        self.dir = stage.dir / name
         self.dir.mkdir()
         self.program, self.socket = program, self.dir / "api.sock"
         serial = self.dir / "serial.sock"
@@ -36,25 +36,29 @@ class Bare:
         for path in self.sockets:
             path.unlink(missing_ok=True)
 
-    def measure(self, calls):
+    def spawn(self):
         self.end()
-        log = open(self.dir / "log", "wb")
-        try:
-            begin = time.perf_counter()
+        with open(self.dir / "log", "wb") as log:
             self.process = subprocess.Popen([self.program, "--api-socket", str(self.socket)],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            until = begin + DEADLINE
-            while not self.socket.exists():
-                if time.perf_counter() > until or self.process.poll() is not None:
-                    raise RuntimeError(f"cloud-hypervisor made no socket: {(self.dir / 'log').read_text()}")
-                time.sleep(0.0002)
-            calls(self, until)
+
+    def measure(self, calls):
+        begin = time.perf_counter()
+        try:
+            self.spawn()
+            calls(self, begin + DEADLINE)
             return time.perf_counter() - begin
         finally:
-            log.close()
             self.end()
 
+    def wait(self, until):
+        while not self.socket.exists():
+            if time.perf_counter() > until or self.process.poll() is not None:
+                raise RuntimeError(f"cloud-hypervisor made no socket: {(self.dir / 'log').read_text()}")
+            time.sleep(0.0002)
+
     def by_curl(self, until):
+        self.wait(until)
         curl = ["curl", "--silent", "--show-error", "--fail", "--unix-socket", str(self.socket), "-X", "PUT"]
         url = "http://localhost/api/v1/"
         create = [*curl, "-H", "Content-Type: application/json", "-d", f"@{self.file}", url + "vm.create"]
@@ -69,6 +73,7 @@ class Bare:
                     raise RuntimeError(f"`{' '.join(argv)}` ended with {code}")
 
     def in_process(self, until):
+        self.wait(until)
         for route, body in (("vm.create", self.body), ("vm.boot", None)):
             connection = http.client.HTTPConnection("localhost")
             connection.sock = self.connect(until)

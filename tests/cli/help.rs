@@ -32,6 +32,7 @@ fn every_command_has_help() -> Outcome {
         "vm start",
         "vm stop",
         "vm restart",
+        "vm rename",
         "vm pause",
         "vm resume",
         "vm delete",
@@ -45,6 +46,7 @@ fn every_command_has_help() -> Outcome {
         "config check",
         "config schema",
         "doctor",
+        "repair",
         "completions",
         "man",
         "relay",
@@ -80,9 +82,12 @@ fn completions_know_the_names() -> Outcome {
     }
     let bash = need_program("bash")?;
     // What bash does when Tab is pressed behind `v vm start `, and behind `v vm create -t `.
-    for (line, word, expected) in
-        [("v vm start ", "", "webserver"), ("v vm create -t ", "", "xs"), ("v vm sta", "sta", "start")]
-    {
+    for (line, word, expected) in [
+        ("v vm start ", "", "webserver"),
+        ("v vm create -t ", "", "xs"),
+        ("v vm sta", "sta", "start"),
+        ("v vm rename ", "", "webserver"),
+    ] {
         let mut words: Vec<&str> = line.split(' ').collect();
         if words.last() != Some(&word) {
             words.push(word);

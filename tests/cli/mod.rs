@@ -3,14 +3,65 @@
 mod create;
 mod faults;
 mod help;
+mod malicious;
 mod output;
+mod rename;
+mod repair;
+
+use std::fs;
+use std::path::PathBuf;
 
 use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::World;
 
+/// A switch that does not answer, until this is dropped.
+pub struct HangingSwitch {
+    program: PathBuf,
+    before: Vec<u8>,
+    pid: PathBuf,
+}
+
+/// In a world of [`World::switch`]: who asks the switch waits from now on.
+pub fn hang_switch(world: &World) -> HangingSwitch {
+    let program = world.dir().join("bin/ovs-vsctl");
+    let (before, pid) = (fs::read(&program).expect("the script"), world.dir().join("asked"));
+    let text = format!("#!/bin/sh\necho $$ > {0}.new && mv {0}.new {0}\nexec sleep 600\n", pid.display());
+    fs::write(&program, text).expect("the script");
+    HangingSwitch { program, before, pid }
+}
+
+impl HangingSwitch {
+    pub fn is_asked(&self) -> bool {
+        self.pid.exists()
+    }
+}
+
+impl Drop for HangingSwitch {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.program, &self.before);
+        let asked = fs::read_to_string(&self.pid).unwrap_or_default();
+        if let Some(pid) = asked.trim().parse().ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let _ = fs::remove_file(&self.pid);
+    }
+}
+
 pub fn trials() -> Vec<Trial> {
-    [create::trials(), faults::trials(), help::trials(), output::trials()].into_iter().flatten().collect()
+    [
+        create::trials(),
+        faults::trials(),
+        help::trials(),
+        malicious::trials(),
+        output::trials(),
+        rename::trials(),
+        repair::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A world with a template `xs` (one 8 MiB disk, a network `main` with addresses to give) whose

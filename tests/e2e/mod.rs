@@ -1,6 +1,7 @@
 //! A real Debian guest, under QEMU without hardware virtualisation: made from a template, booted by
 //! its UEFI firmware, reached by ssh, shut down in order. Slow, and the proof of the whole.
 
+mod clean_stop;
 mod user_network;
 mod vhost_network;
 
@@ -47,6 +48,12 @@ impl Stage {
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "test \"it's\" $(id)", "-f"]).arg(&key);
         run(keygen, Duration::from_secs(20)).ok();
         Ok(Self { world, guest, key })
+    }
+
+    pub fn kill_supervisor(&self, name: &str, signal: rustix::process::Signal) {
+        let pid = self.world.info(name)["supervisor_pid"].as_i64().expect("a pid");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("the signal is sent");
     }
 
     /// Runs a command in the guest. The key is named: ssh looks for its own in the home that the

@@ -2,6 +2,9 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
+use rustix::process::Signal;
+
+use super::clean_stop::{ORDERLY, Writer};
 use super::{BOOT, ODD, Stage};
 use crate::trials;
 use crate::world::{Outcome, eventually, exercised, need_root, v};
@@ -76,24 +79,34 @@ fn an_ordinary_user_reaches_a_guest() -> Outcome {
     assert!(address.starts_with("127.0.0.1:"), "ssh is forwarded: {address}");
 
     // Its supervisor is killed: the guest notices nothing, and the next command watches over it again.
-    let pid = world.info("guest")["supervisor_pid"].as_i64().expect("a pid");
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill -9");
+    stage.kill_supervisor("guest", Signal::KILL);
     eventually("it is seen", Duration::from_secs(10), || world.row("guest")["unwatched"] == true);
     assert_eq!(said("hostname"), "guest");
     assert_eq!(world.row("guest")["unwatched"], false);
 
-    // The power button: the guest shuts down in order, and its journal says so.
+    // Again, and a stop at once: the new supervisor presses the power button, the guest shuts down
+    // in order and loses nothing.
+    let writer = Writer::start(&stage, "guest", "stop-after-kill-9");
+    stage.kill_supervisor("guest", Signal::KILL);
     world.v(["vm", "stop", "guest", "--timeout", "120"]).ok();
     assert_eq!(world.row("guest")["last_exit"]["reason"], "stopped");
+    writer.check(&stage, "guest", "stop-after-kill-9");
+
+    // As a service manager or the host's shutdown ends it.
+    world.v(["vm", "start", "--wait", "guest", "--timeout", BOOT]).ok();
+    let writer = Writer::start(&stage, "guest", "sigterm");
+    stage.kill_supervisor("guest", Signal::TERM);
+    world.v(["vm", "wait", "guest", "--for", "stopped", "--timeout", "120"]).ok();
+    assert_eq!(world.row("guest")["last_exit"]["reason"], "stopped");
+    writer.check(&stage, "guest", "sigterm");
     world.v(["vm", "start", "--wait", "guest", "--timeout", BOOT]).ok();
     // Of all boots: a guest that is shut down early in its first one gets another machine id, and
     // `-b -1` would look for the boots of that machine only.
     let journal = said("sudo journalctl --merge --no-pager -o cat");
-    for words in ["Power key pressed", "Reached target poweroff.target"] {
-        assert!(journal.contains(words), "{words:?} is missing in the journal:\n{journal}");
+    for words in ORDERLY {
+        assert_eq!(journal.matches(words).count(), 2, "{words:?}, once for each stop:\n{journal}");
     }
-    assert_eq!(said("cat /etc/odd"), ODD, "the second boot finds the same seed and the same disk");
+    assert_eq!(said("cat /etc/odd"), ODD, "a later boot finds the same seed and the same disk");
 
     // From inside.
     drop(stage.ssh("guest", "sudo systemctl poweroff"));

@@ -1,9 +1,17 @@
+use std::fs::{self, Permissions};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use libtest_mimic::Trial;
 
+use super::clean_stop::Writer;
 use super::{BOOT, Stage};
 use crate::fixtures::ovs::PrivateOvs;
+use crate::fixtures::ping::Ping;
 use crate::trials;
-use crate::world::{Outcome, exercised, need_program, run, skip};
+use crate::world::{Outcome, eventually, exercised, need_program, run, skip};
 
 pub fn trials() -> Vec<Trial> {
     trials![a_guest_on_a_real_switch]
@@ -24,18 +32,29 @@ fn a_guest_on_a_real_switch() -> Outcome {
     run(ip, std::time::Duration::from_secs(10)).ok();
 
     let world = &stage.world;
+    // Root makes the port; QEMU runs as nobody, and reads no more than nobody may.
+    fs::set_permissions(world.dir(), Permissions::from_mode(0o711)).expect("others pass through");
+    let public = |file: &Path| {
+        let copy = world.dir().join(file.file_name().expect("a name"));
+        fs::copy(file, &copy).expect("a copy");
+        fs::set_permissions(&copy, Permissions::from_mode(0o644)).expect("everybody may read it");
+        copy
+    };
+    let (kernel, initrd) = (public(&stage.guest.kernel), public(&stage.guest.initrd));
     // The kernel is handed over directly: the other test boots by the firmware.
     world.config(&format!(
-        "[node]\nhypervisor = \"qemu\"\naccel = \"tcg\"\novs-db = \"{}\"\n\
+        "[node]\nhypervisor = \"qemu\"\naccel = \"tcg\"\nuser = \"nobody\"\novs-db = \"{}\"\n\
          [[network]]\nname = \"main\"\nbridge = \"{bridge}\"\nsubnet = \"10.99.44.0/24\"\n\
          [[template.vm]]\nname = \"xs\"\nvcpu = 1\nvram = \"768MiB\"\n\
          kernel = {:?}\ninitramfs = {:?}\ncmdline = {:?}\n\
          [[template.vm.disk]]\nname = \"os\"\npath = {:?}\n\
          [[template.vm.net]]\nname = \"main\"\n[template.vm.net.type.vhost]\n",
-        ovs.db, stage.guest.kernel, stage.guest.initrd, stage.guest.cmdline, stage.guest.disk
+        ovs.db, kernel, initrd, stage.guest.cmdline, stage.guest.disk
     ));
     world.v(["vm", "create", "-t", "xs", "-n", "plugged", "--start"]).ok();
     assert_eq!(world.row("plugged")["address"], "10.99.44.2");
+    assert_eq!(world.info("plugged")["hypervisor_user"], "nobody");
+    exercised("privileges", "root, with a QEMU that runs as another user (vhost)");
     world.v(["vm", "wait", "plugged", "--timeout", BOOT]).ok();
     let said = |command: &str| stage.ssh("plugged", command).ok().stdout.trim().to_owned();
     assert_eq!(said("hostname"), "plugged");
@@ -48,10 +67,50 @@ fn a_guest_on_a_real_switch() -> Outcome {
     // Switched, not looped back: the port's own counters have seen it.
     let statistics = ovs.vsctl(&["get", "Interface", "v1n0", "statistics:rx_packets"]).expect("statistics");
     assert!(statistics.trim().parse::<u64>().expect("a count") > 10, "{statistics}");
+    the_switch_fails(&stage, &ovs, bridge);
+
+    let writer = Writer::start(&stage, "plugged", "v-vm-stop");
     world.v(["vm", "stop", "plugged", "--timeout", "120"]).ok();
     assert_eq!(world.row("plugged")["last_exit"]["reason"], "stopped");
+    writer.check(&stage, "plugged", "v-vm-stop");
     assert_eq!(ovs.vsctl(&["list-ports", bridge]).expect("ports").trim(), "");
     world.v(["vm", "delete", "plugged"]).ok();
     world.assert_empty();
     Ok(())
+}
+
+/// While the host pings the guest: whatever is done to the switch, the loss ends by itself.
+fn the_switch_fails(stage: &Stage, ovs: &PrivateOvs, bridge: &str) {
+    let world = &stage.world;
+    let ping = Ping::start(Ipv4Addr::new(10, 99, 44, 2));
+    eventually("the guest answers", Duration::from_secs(30), || ping.answers());
+    let rows: [(&str, &dyn Fn()); 4] = [
+        ("its port was deleted", &|| drop(ovs.vsctl(&["del-port", bridge, "v1n0"]).expect("del-port"))),
+        ("ovs-vswitchd was killed", &|| {
+            ovs.kill_switch();
+            ovs.start_switch().expect("ovs-vswitchd");
+        }),
+        ("ovsdb-server was restarted", &|| {
+            ovs.stop_database();
+            ovs.start_database().expect("ovsdb-server");
+        }),
+        ("its port was deleted after that", &|| drop(ovs.vsctl(&["del-port", bridge, "v1n0"]).expect("del-port"))),
+    ];
+    for (what, harm) in rows {
+        let before = Instant::now();
+        harm();
+        // What was on its way may still be answered.
+        std::thread::sleep(Duration::from_secs(2));
+        eventually(what, Duration::from_secs(90), || ping.answers());
+        eventually("all is well again", Duration::from_secs(30), || {
+            world.row("plugged")["troubles"].as_array().is_some_and(Vec::is_empty)
+        });
+        exercised(
+            &format!("seconds without the guest when {what}"),
+            &format!("{:.1}", ping.silence(before).as_secs_f32()),
+        );
+    }
+    assert_eq!(ovs.vsctl(&["list-ports", bridge]).expect("ports").trim(), "v1n0");
+    let log = world.v(["vm", "log", "--supervisor", "plugged"]).ok().stdout;
+    assert_eq!(log.matches("is gone from its switch").count(), 2, "{log}");
 }

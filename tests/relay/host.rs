@@ -35,6 +35,7 @@ echo "stranger:" $(as 1 --clear-groups "$v" vm ls -o json)
 as 1 --clear-groups "$v" doctor | grep -o 'usermod -aG virshle'
 as 65534 --clear-groups "$v" doctor | grep -o 'log in again'
 as 65534 --groups 4242 "$v" doctor -o json | grep -o "by root's helper"
+if as 4243 --groups 4242 "$v" vm ls; then echo "hypervisors are served"; fi
 echo "folder:" $(stat -c %a /run/virshle /run/virshle/relay)
 as 65534 --groups 4242 "$v" vm delete web
 kill -9 $helper
@@ -51,11 +52,11 @@ fn the_hosts_own_folders() -> Outcome {
     let world = World::new();
     let etc = world.dir().join("etc");
     fs::create_dir_all(etc.join("virshle")).expect("a folder");
-    for name in ["passwd", "nsswitch.conf"] {
-        fs::copy(std::path::Path::new("/etc").join(name), etc.join(name)).expect("the host's own");
-    }
+    fs::copy("/etc/nsswitch.conf", etc.join("nsswitch.conf")).expect("the host's own");
+    let users = fs::read_to_string("/etc/passwd").expect("the host's users");
+    fs::write(etc.join("passwd"), users + "virshle-vm:x:4243:4243::/:/usr/sbin/nologin\n").expect("the users");
     let groups = fs::read_to_string("/etc/group").expect("the host's groups");
-    fs::write(etc.join("group"), groups + "virshle:x:4242:nobody\n").expect("the groups");
+    fs::write(etc.join("group"), groups + "virshle:x:4242:nobody,virshle-vm\n").expect("the groups");
     let program = world.dir().join("v");
     fs::hard_link(crate::world::v(), &program)
         .or_else(|_| fs::copy(crate::world::v(), &program).map(drop))
@@ -94,6 +95,9 @@ fn the_hosts_own_folders() -> Outcome {
         );
     }
     assert!(done.stderr.contains("helper does not answer on `/run/virshle/virshle.sock`"), "{}", done.stderr);
-    assert!(!done.stdout.contains("a dead helper"), "{}", done.stdout);
+    assert!(done.stderr.contains("`virshle-vm` is not one of the group"), "{}", done.stderr);
+    for said in ["a dead helper", "hypervisors are served"] {
+        assert!(!done.stdout.contains(said), "{}", done.stdout);
+    }
     Ok(())
 }

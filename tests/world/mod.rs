@@ -131,9 +131,11 @@ impl World {
         let script = programs.join("ovs-vsctl");
         let answer = |headings: &str, data: &str| format!("echo '{{\"data\":{data},\"headings\":{headings}}}'");
         let text = format!(
-            "#!/bin/sh\ncase \"$*\" in\n--version) echo 'ovs-vsctl (Open vSwitch) 3.1.0';;\n*dpdk_initialized*) {};;\n*'find Bridge'*) {};;\n*) {};;\nesac\n",
+            "#!/bin/sh\ncase \"$*\" in\n--version) echo 'ovs-vsctl (Open vSwitch) 3.1.0';;\n*dpdk_initialized*) {};;\n*'find Bridge'*) {};;\n*'list Bridge'*) {}; {};;\n*) {};;\nesac\n",
             answer(r#"["dpdk_initialized","dpdk_version"]"#, r#"[[true,"DPDK"]]"#),
             answer(r#"["name","datapath_type"]"#, r#"[["vsbr0","netdev"]]"#),
+            answer(r#"["_uuid","name","external_ids"]"#, "[]"),
+            answer(r#"["name","ports"]"#, r#"[["vsbr0",["set",[]]]]"#),
             answer(r#"["name","external_ids","ports","interfaces"]"#, "[]"),
         );
         fs::write(&script, text).expect("a script");

@@ -1,6 +1,5 @@
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -112,12 +111,15 @@ fn count(text: &str) -> Result<u32, String> {
     })
 }
 
+/// As much as a first-boot volume takes.
+const MOST_USER_DATA: usize = 16 << 20;
+
 /// What the files say, or, without any, the caller's own name and keys.
 fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
     let mut users = UserData::default();
     let mut parts = Vec::new();
     for file in files {
-        let bytes = read(file)
+        let bytes = host::read_small(file, MOST_USER_DATA)
             .map_err(|error| Error::usage(format!("cannot read the user data `{}`", file.display())).source(error))?;
         if is_raw(&bytes) {
             parts.push(part(file, bytes));
@@ -127,7 +129,7 @@ fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
             .map_err(|error| Error::usage(format!("`{}` is not UTF-8", file.display())).source(error))?;
         let parsed = UserData::parse(&text, file)?;
         for raw in &parsed.cloud_init {
-            let bytes = read(raw).map_err(|error| {
+            let bytes = host::read_small(raw, MOST_USER_DATA).map_err(|error| {
                 Error::usage(format!("cannot read `{}`, which `{}` names", raw.display(), file.display())).source(error)
             })?;
             parts.push(part(raw, bytes));
@@ -142,17 +144,6 @@ fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
         users = caller()?;
     }
     Ok((users, parts))
-}
-
-/// Far more than any user data: what has no end is not read to it.
-const MOST: u64 = 16 << 20;
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    match File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)? as u64 {
-        0..=MOST => Ok(bytes),
-        _ => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB")),
-    }
 }
 
 /// cloud-init knows its kinds of user-data by their first characters; TOML begins like none of them.

@@ -3,9 +3,11 @@ use serde::Serialize;
 
 use super::ls::{self, Row, local_time};
 use super::select::One;
+use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
+use crate::host::User;
 use crate::spec::{Link, Size, VmSpec};
 use crate::vm::{self, Site};
 
@@ -26,8 +28,13 @@ struct Full {
     login: Option<String>,
     supervisor_pid: Option<i32>,
     hypervisor_pid: Option<i32>,
+    hypervisor_user: Option<String>,
     folder: String,
     spec: VmSpec,
+}
+
+fn user_name(uid: u32) -> String {
+    User::by_uid(uid).map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 impl Info {
@@ -43,6 +50,7 @@ impl Info {
             login: spec.login.clone(),
             supervisor_pid: runtime.as_ref().map(|runtime| runtime.supervisor.pid),
             hypervisor_pid: runtime.as_ref().and_then(|runtime| runtime.hypervisor).map(|handle| handle.pid),
+            hypervisor_user: runtime.as_ref().and_then(|runtime| runtime.hypervisor?.user()).map(user_name),
             folder: site.dirs.vm(spec.uuid).display().to_string(),
             row: ls::row(site, observed),
             spec,
@@ -76,6 +84,10 @@ impl Info {
                     _ => format!("{}, {address}, port {}", nic.mac, nic.port(spec.number)),
                 };
                 line(&format!("network {}", nic.network), text.into());
+                let port = nic.port(spec.number);
+                if let Some(trouble) = full.row.troubles().iter().find(|trouble| trouble.port == port) {
+                    line("", Cell::toned(trouble.to_string(), Tone::Bad));
+                }
             }
             if let Some(ssh) = runtime.as_ref().and_then(|runtime| runtime.ssh) {
                 line("ssh", format!("{ssh} (forwarded)").into());
@@ -90,6 +102,9 @@ impl Info {
             if let (Some(supervisor), Some(hypervisor)) = (full.supervisor_pid, full.hypervisor_pid) {
                 let supervisor = if unwatched { "killed".to_owned() } else { supervisor.to_string() };
                 line("processes", format!("supervisor {supervisor}, hypervisor {hypervisor}").into());
+                if let (Some(user), 1..) = (&full.hypervisor_user, ui.verbose) {
+                    line("runs as", user.as_str().into());
+                }
             }
             if let Some(exit) = exit {
                 line("last end", exit.into());

@@ -5,7 +5,7 @@ use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
-use crate::spec::{Exit, Link, Size, State};
+use crate::spec::{Exit, Link, PortTrouble, Size, State};
 use crate::store::Store;
 use crate::vm::{self, Observed, Site};
 
@@ -47,6 +47,8 @@ pub(super) struct Row {
     last_exit: Option<Exit>,
     disks: Vec<DiskRow>,
     nics: Vec<NicRow>,
+    /// What is wrong with its ports.
+    troubles: Vec<PortTrouble>,
     uuid: String,
     created_at: String,
 }
@@ -69,6 +71,10 @@ struct NicRow {
 impl Row {
     pub(super) fn disk_sizes(&self) -> impl Iterator<Item = Option<u64>> {
         self.disks.iter().map(|disk| disk.size_bytes)
+    }
+
+    pub(super) fn troubles(&self) -> &[PortTrouble] {
+        &self.troubles
     }
 
     pub(super) fn up_since(&self) -> Option<&str> {
@@ -130,6 +136,7 @@ pub(super) fn row(site: &Site, observed: Observed) -> Row {
                 address: nic.address.as_ref().map(|address| address.ip.to_string()),
             })
             .collect(),
+        troubles: record.runtime.as_ref().map(|runtime| runtime.troubles.clone()).unwrap_or_default(),
         uuid: spec.uuid.to_string(),
         created_at: record.created_at.to_string(),
     }
@@ -151,9 +158,11 @@ fn table(rows: &[Row], wide: bool) -> Table {
     }
     let mut table = Table::new(header);
     for row in rows {
-        let state = match row.unwatched {
-            true => Cell::toned(format!("{} (unwatched)", row.state), Tone::Bad),
-            false => Cell::toned(row.state.to_string(), tone(row.state)),
+        let state = match (row.unwatched, row.troubles.is_empty()) {
+            (true, _) => Cell::toned(format!("{} (unwatched)", row.state), Tone::Bad),
+            (false, true) => Cell::toned(row.state.to_string(), tone(row.state)),
+            // Which, and why: `v vm info`.
+            (false, false) => Cell::toned(format!("{} (port lost)", row.state), Tone::Bad),
         };
         let mut cells: Vec<Cell> = vec![
             row.number.to_string().into(),

@@ -8,6 +8,7 @@ mod info;
 mod log;
 mod ls;
 mod pause;
+mod rename;
 mod restart;
 mod select;
 mod show_launch;
@@ -33,6 +34,7 @@ pub(super) enum Command {
     Restart(restart::Restart),
     Pause(pause::Pause),
     Resume(pause::Resume),
+    Rename(rename::Rename),
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
     Console(console::Console),
@@ -54,6 +56,7 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
         Command::Restart(command) => command.run(site, ui),
         Command::Pause(command) => command.run(site, ui),
         Command::Resume(command) => command.run(site, ui),
+        Command::Rename(command) => command.run(site, ui),
         Command::Delete(command) => command.run(site, ui),
         Command::Console(command) => command.run(site, ui),
         Command::Log(command) => command.run(site, ui),

@@ -77,7 +77,8 @@ impl Ssh {
             "-o".into(),
             "StrictHostKeyChecking=accept-new".into(),
             "-o".into(),
-            option("HostKeyAlias", target.name.as_str()),
+            // Not the name: that may change, and the key is the VM's.
+            option("HostKeyAlias", &target.uuid.to_string()),
         ];
         if let Some(login) = self.login.as_ref().or(target.login.as_ref()) {
             args.extend(["-l".into(), login.into()]);

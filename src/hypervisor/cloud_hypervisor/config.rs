@@ -31,6 +31,21 @@ pub(super) struct VmConfig {
     serial: Console,
     console: Console,
     platform: Platform,
+    #[serde(flatten)]
+    landlock: Option<Landlock>,
+}
+
+/// The process shuts itself out of all files but those that its configuration names, and these.
+#[derive(Debug, Serialize)]
+struct Landlock {
+    landlock_enable: bool,
+    landlock_rules: Vec<LandlockRule>,
+}
+
+#[derive(Debug, Serialize)]
+struct LandlockRule {
+    path: String,
+    access: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -179,13 +194,22 @@ impl VmConfig {
             } else {
                 Platform::Before53 { uuid: id, serial_number: id }
             },
+            landlock: launch.landlock.then(|| Landlock::of(launch)).transpose()?,
         })
+    }
+}
+
+impl Landlock {
+    /// The sockets' folder as a whole: the serial one is made anew when the guest reboots.
+    fn of(launch: &Launch<'_>) -> Result<Self> {
+        let run = LandlockRule { path: text(launch.run)?, access: "rw" };
+        Ok(Self { landlock_enable: true, landlock_rules: vec![run] })
     }
 }
 
 impl Net {
     /// A NIC behind a vhost-user socket that cloud-hypervisor listens on.
-    fn vhost(nic: &Nic, socket: &Path) -> Result<Self> {
+    pub(super) fn vhost(nic: &Nic, socket: &Path) -> Result<Self> {
         let backend = Vhost { vhost_user: true, vhost_mode: VhostMode::Server, vhost_socket: text(socket)? };
         Ok(Self { backend: Some(backend), ..Self::tap(nic, true) })
     }
@@ -194,13 +218,20 @@ impl Net {
     pub(super) fn tap(nic: &Nic, offload: bool) -> Self {
         let refused = NoOffload { offload_tso: false, offload_ufo: false, offload_csum: false };
         Self {
-            id: format!("net{}", nic.index),
+            id: nic_id(nic),
             mac: nic.mac.to_string(),
             num_queues: NIC_QUEUES,
             backend: None,
             offload: (!offload).then_some(refused),
         }
     }
+}
+
+/// What a NIC's id begins with; its index follows.
+pub(super) const NIC: &str = "net";
+
+pub(super) fn nic_id(nic: &Nic) -> String {
+    format!("{NIC}{}", nic.index)
 }
 
 fn disk(id: String, path: String, readonly: bool, vcpu: u32) -> Disk {

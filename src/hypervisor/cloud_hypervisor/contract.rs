@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::client::{Client, Request};
 use super::{CloudHypervisor, Version, version};
 use crate::error::{Error, Result};
-use crate::host::{ExitStatus, find_program};
+use crate::host::{ExitStatus, Gate, find_program, landlock_version};
 use crate::hypervisor::{Driver, Launch, Machine, MachineEvent, Tap};
 use crate::spec::{Accel, Boot, Disk, HypervisorKind, Link, Mac, Nic, SPEC_VERSION, Size, Switch, VmSpec};
 
@@ -84,6 +84,8 @@ impl Bench {
             program: &self.program,
             dir: self.dir.path(),
             run,
+            gate: Gate::of_tests(),
+            landlock: landlock_version().is_some_and(|version| version >= 3),
             taps: Vec::new(),
             forwards: Vec::new(),
             log,

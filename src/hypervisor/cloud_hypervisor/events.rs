@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Deserializer, Value};
 
+use super::config;
 use crate::hypervisor::MachineEvent;
 
 /// Bytes that hold no event are dropped beyond this.
@@ -15,6 +16,13 @@ const MAX_PENDING: usize = 64 << 10;
 struct Event {
     source: String,
     event: String,
+    #[serde(default)]
+    properties: Option<Properties>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Properties {
+    id: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +63,10 @@ fn meaning(event: &Event) -> Option<MachineEvent> {
         ("vm", "paused") => MachineEvent::Paused,
         ("vm", "resumed") => MachineEvent::Resumed,
         ("vm", "rebooted") => MachineEvent::Rebooted,
+        ("vm", "device-removed") => {
+            let id = event.properties.as_ref()?.id.as_deref()?;
+            MachineEvent::Unplugged(id.strip_prefix(config::NIC)?.parse().ok()?)
+        }
         ("vm", "shutdown") => MachineEvent::PoweredOff,
         _ => return None,
     })
@@ -77,6 +89,19 @@ mod tests {
     #[test]
     fn a_captured_stream() {
         assert_eq!(Decoder::default().feed(CAPTURED.as_bytes()), expected());
+    }
+
+    #[test]
+    fn a_nic_that_the_guest_gave_up() {
+        let event = |id: &str| {
+            format!(
+                "{{\n  \"timestamp\": {{\n    \"secs\": 9,\n    \"nanos\": 1\n  }},\n  \"source\": \"vm\",\n  \"event\": \"device-removed\",\n  \"properties\": {{\n    \"bdf\": \"0000:00:02.0\",\n    \"id\": \"{id}\"\n  }}\n}}\n\n"
+            )
+        };
+        let rows = [("net3", vec![MachineEvent::Unplugged(3)]), ("disk-os", vec![]), ("net", vec![])];
+        for (id, expected) in rows {
+            assert_eq!(Decoder::default().feed(event(id).as_bytes()), expected, "{id}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod contract;
 mod descriptor;
 mod events;
 mod firmware;
+mod hotplug;
 mod process;
 mod version;
 
@@ -57,10 +58,8 @@ impl Driver for CloudHypervisor {
             note: note.map(str::to_owned),
         };
         let plan = Plan::of(launch, Version::CURRENT)?;
-        let mut calls = vec![
-            call(&Request::get("vmm.ping"), Some("version 52 or later")),
-            call(&plan.create, Some("for version 52, `platform` has the names `uuid` and `serial_number`")),
-        ];
+        let mut calls =
+            vec![call(&Request::get("vmm.ping"), Some("version 52 or later")), call(&plan.create, Some(CREATE_NOTE))];
         calls.extend(
             plan.add_nets.iter().map(|(_, request)| call(request, Some("with the tap's descriptor (SCM_RIGHTS)"))),
         );
@@ -81,6 +80,10 @@ impl Driver for CloudHypervisor {
         Ok(Box::new(process::adopt(&launch, process).await?))
     }
 }
+
+/// What differs from host to host, so that a script is the same on all.
+const CREATE_NOTE: &str = "for version 52, `platform` has the names `uuid` and `serial_number`; \
+                           without `landlock_…` where the kernel has none (`v doctor`)";
 
 /// The descriptors' numbers in the process, and what tells it of them.
 const API_FD: i32 = 3;
@@ -124,6 +127,7 @@ mod tests {
 
     use super::*;
     use crate::error::Kind;
+    use crate::host::Gate;
     use crate::spec::{Accel, Boot, Disk, Mac, Nic, SPEC_VERSION, Size, Switch, VmSpec};
 
     fn spec(links: Vec<Link>) -> VmSpec {
@@ -173,6 +177,8 @@ mod tests {
             program: Path::new("/bin/cloud-hypervisor"),
             dir,
             run: Path::new("/run/vm"),
+            gate: Gate { program: PathBuf::new(), runner: None },
+            landlock: true,
             taps: Vec::new(),
             forwards: Vec::new(),
             log: Path::new("/vm/launch.log"),
@@ -211,6 +217,8 @@ mod tests {
                     "system_uuid": "6f1b0a1e-91a7-4d2c-9d52-0123456789ab",
                     "system_serial_number": "6f1b0a1e-91a7-4d2c-9d52-0123456789ab",
                 },
+                "landlock_enable": true,
+                "landlock_rules": [{ "path": "/run/vm", "access": "rw" }],
             }))
         );
         assert_eq!(script.calls[2].body, Some(json!({ "id": "net1", "mac": "6e:1b:0a:1e:91:a8", "num_queues": 2 })));

@@ -5,9 +5,9 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,11 +18,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{CallError, Client, Request};
 use super::events::Decoder;
+use super::hotplug::NicHotplug;
 use super::{API_FD, ARGS, EVENTS_FD, Plan, Version, boot};
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{Child, ExitStatus, Handle, Spawn};
+use crate::host::{Child, ExitStatus, Handle, Server, Spawn, server_state};
 use crate::hypervisor::launch_log::LaunchLog;
-use crate::hypervisor::{Launch, Machine, MachineEvent, Spawned};
+use crate::hypervisor::{Hotplug, Launch, Machine, MachineEvent, Spawned};
 use crate::spec::Link;
 
 /// For calls that only flip a switch.
@@ -43,16 +44,14 @@ pub(super) async fn launch(launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<
     check_socket_paths(&launch)?;
     let deadline = Instant::now() + launch.deadline;
 
-    let mut machine = start(&launch)?;
-    spawned(machine.child.handle())?;
+    let mut machine = start(&launch, spawned)?;
     machine.describe(launch, deadline).await?;
     Ok(machine)
 }
 
 fn check_socket_paths(launch: &Launch<'_>) -> Result<()> {
-    let vhost = launch.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Vhost { .. }));
     let sockets = [launch.api_socket(), launch.serial_socket()].into_iter();
-    for path in sockets.chain(vhost.map(|nic| launch.run.join(nic.socket()))) {
+    for path in sockets.chain(vhost_sockets(launch)) {
         let length = path.as_os_str().len();
         if length > MAX_SOCKET_PATH {
             let message =
@@ -63,7 +62,12 @@ fn check_socket_paths(launch: &Launch<'_>) -> Result<()> {
     Ok(())
 }
 
-fn start(launch: &Launch<'_>) -> Result<CloudHypervisorMachine> {
+fn vhost_sockets(launch: &Launch<'_>) -> Vec<PathBuf> {
+    let nics = launch.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Vhost { .. }));
+    nics.map(|nic| launch.run.join(nic.socket())).collect()
+}
+
+fn start(launch: &Launch<'_>, spawned: &Spawned<'_>) -> Result<CloudHypervisorMachine> {
     let program = launch.program;
     let cannot_start = || format!("cannot start `{}`", program.display());
     let socket = launch.api_socket();
@@ -71,21 +75,24 @@ fn start(launch: &Launch<'_>) -> Result<CloudHypervisorMachine> {
     let (events, their_events) = event_pipe(&launch.run.join(EVENTS)).or_failed(cannot_start)?;
     let (log, log_file) = LaunchLog::open(launch.log)?;
 
-    let child = Spawn::new(program)
+    let failed = |source: io::Error| {
+        let error = Error::failed(cannot_start());
+        let error = match source.kind() {
+            io::ErrorKind::NotFound => error.hint("install cloud-hypervisor, or name its program in the config"),
+            _ => error,
+        };
+        error.source(source)
+    };
+    let gated = Spawn::new(program)
         .args(ARGS)
         .fd(OwnedFd::from(listener), API_FD)
         .fd(their_events, EVENTS_FD)
         .log(log_file)
         .detached()
-        .start()
-        .map_err(|source| {
-            let error = Error::failed(cannot_start());
-            let error = match source.kind() {
-                io::ErrorKind::NotFound => error.hint("install cloud-hypervisor, or name its program in the config"),
-                _ => error,
-            };
-            error.source(source)
-        })?;
+        .start_at(&launch.gate)
+        .or_failed(cannot_start)?;
+    spawned(gated.handle())?;
+    let child = gated.open().map_err(failed)?;
     Ok(CloudHypervisorMachine {
         child,
         client: Client::new(socket),
@@ -95,7 +102,7 @@ fn start(launch: &Launch<'_>) -> Result<CloudHypervisorMachine> {
         ended: None,
         log,
         boot_deadline: launch.deadline,
-        waits_for_switch: launch.spec.needs_shared_memory(),
+        vhost_sockets: vhost_sockets(launch),
     })
 }
 
@@ -107,12 +114,19 @@ fn event_pipe(path: &Path) -> io::Result<(Receiver, OwnedFd)> {
     Ok((pipe::OpenOptions::new().open_receiver(path)?, theirs.into()))
 }
 
+/// The pipe of one that runs: it may have been taken over, and its folder is its own.
+fn open_events(path: &Path) -> io::Result<Receiver> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    // Checks that it is a pipe.
+    Receiver::from_file(fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?)
+}
+
 /// Takes over a process that an earlier supervisor launched.
 pub(super) async fn adopt(launch: &Launch<'_>, process: Handle) -> Result<CloudHypervisorMachine> {
     let failed = || format!("cannot watch process {}", process.pid);
     let child =
         Child::adopt(process).or_failed(failed)?.ok_or_else(|| Error::failed(failed()).source("it has ended"))?;
-    let events = pipe::OpenOptions::new().open_receiver(launch.run.join(EVENTS)).or_failed(failed);
+    let events = open_events(&launch.run.join(EVENTS)).or_failed(failed);
     let machine = CloudHypervisorMachine {
         child,
         client: Client::new(launch.api_socket()),
@@ -122,7 +136,7 @@ pub(super) async fn adopt(launch: &Launch<'_>, process: Handle) -> Result<CloudH
         ended: None,
         log: LaunchLog::of_running(launch.log),
         boot_deadline: launch.deadline,
-        waits_for_switch: launch.spec.needs_shared_memory(),
+        vhost_sockets: vhost_sockets(launch),
     };
     match (events, timeout(CALL.min(launch.deadline), machine.client.ping()).await) {
         (Ok(events), Ok(Ok(_))) => Ok(CloudHypervisorMachine { events: Some(events), ..machine }),
@@ -157,7 +171,8 @@ pub(super) struct CloudHypervisorMachine {
     ended: Option<ExitStatus>,
     log: LaunchLog,
     boot_deadline: Duration,
-    waits_for_switch: bool,
+    /// Where it waits for its switch.
+    vhost_sockets: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -234,7 +249,7 @@ impl CloudHypervisorMachine {
             Failure::Call(cause) => Error::failed(format!("cloud-hypervisor could not {aim}")).source(cause),
             Failure::Deadline => {
                 let error = Error::failed(format!("cloud-hypervisor {late} in {} s", allowed.as_secs_f64()));
-                if self.waits_for_switch && aim == BOOT {
+                if !self.vhost_sockets.is_empty() && aim == BOOT {
                     error.hint("it waits for the switch to connect to its vhost NICs: is Open vSwitch running?")
                 } else {
                     error
@@ -352,6 +367,12 @@ impl Machine for CloudHypervisorMachine {
     }
 
     async fn pause(&mut self) -> Result<()> {
+        // A NIC that waits for its switch cannot be paused: this call and all after it would wait too.
+        let waits = |path: &&PathBuf| server_state(path).is_ok_and(|server| server == Server::Listening);
+        if let Some(socket) = self.vhost_sockets.iter().find(waits) {
+            return Err(Error::refused(format!("a NIC waits for its switch at `{}`", socket.display()))
+                .hint("start Open vSwitch first; `v vm info` says what is wrong with the port"));
+        }
         self.ask("vm.pause", "pause the VM").await
     }
 
@@ -399,6 +420,10 @@ impl Machine for CloudHypervisorMachine {
                 }
             }
         }
+    }
+
+    fn hotplug(&self) -> Option<Box<dyn Hotplug>> {
+        Some(Box::new(NicHotplug::new(self.client.clone())))
     }
 
     async fn kill(&mut self) -> Result<()> {

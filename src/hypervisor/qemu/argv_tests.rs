@@ -1,7 +1,9 @@
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::host::Gate;
 use crate::hypervisor::qemu::sample;
 
 fn with_paths(dir: &str, run: &str, spec: &VmSpec, forwards: Vec<Forward>) -> Result<Vec<String>> {
@@ -10,6 +12,8 @@ fn with_paths(dir: &str, run: &str, spec: &VmSpec, forwards: Vec<Forward>) -> Re
         program: Path::new("/usr/bin/qemu-system-x86_64"),
         dir: Path::new(dir),
         run: Path::new(run),
+        gate: Gate { program: PathBuf::new(), runner: None },
+        landlock: true,
         taps: Vec::new(),
         forwards,
         log: Path::new("/vm/launch.log"),
@@ -207,6 +211,8 @@ fn arm_has_its_own_machine() {
         program: Path::new("/usr/bin/qemu-system-aarch64"),
         dir: Path::new("/vm"),
         run: Path::new("/run/vm"),
+        gate: Gate { program: PathBuf::new(), runner: None },
+        landlock: true,
         taps: Vec::new(),
         forwards: Vec::new(),
         log: Path::new("/vm/launch.log"),

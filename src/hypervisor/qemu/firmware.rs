@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, OrFailed, Result};
@@ -109,7 +110,11 @@ fn beside(code: &Path) -> Option<PathBuf> {
 /// A flash image as QEMU takes it: there, readable, raw, and in whole pages.
 fn check(path: &Path) -> Result<()> {
     let shown = path.display();
-    let mut file = File::open(path)
+    // Without NONBLOCK a named pipe would wait for its writer for ever.
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
         .or_failed(|| format!("cannot read the firmware `{shown}`"))
         .map_err(|error| error.hint("name a file that is there, or none, to have the installed one found"))?;
     let metadata = file.metadata().or_failed(|| format!("cannot read the firmware `{shown}`"))?;

@@ -30,12 +30,12 @@ pub(super) async fn launch(mut launch: Launch<'_>, spawned: &Spawned<'_>) -> Res
     for (fd, number) in fds {
         spawn = spawn.fd(fd, number);
     }
-    let child = spawn.start().map_err(|source| {
-        Error::failed(format!("cannot run `{}`", launch.program.display()))
-            .source(source)
-            .hint("is QEMU installed? `v doctor` looks for it")
+    let cannot_run = || format!("cannot run `{}`", launch.program.display());
+    let gated = spawn.start_at(&launch.gate).or_failed(cannot_run)?;
+    spawned(gated.handle())?;
+    let child = gated.open().map_err(|source| {
+        Error::failed(cannot_run()).source(source).hint("is QEMU installed? `v doctor` looks for it")
     })?;
-    spawned(child.handle())?;
 
     let mut qmp = Qmp::new(stream);
     let greeted = tokio::select! {

@@ -15,7 +15,7 @@ use super::remedy::explain;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle};
 use crate::hypervisor::launch_log::LaunchLog;
-use crate::hypervisor::{Machine, MachineEvent};
+use crate::hypervisor::{Hotplug, Machine, MachineEvent};
 
 /// What starts the vCPUs.
 pub(super) const BOOT: &str = "cont";
@@ -160,6 +160,11 @@ impl Machine for QemuMachine {
                 }
             }
         }
+    }
+
+    /// Never needed: a vhost-user socket goes on listening whatever has become of its client.
+    fn hotplug(&self) -> Option<Box<dyn Hotplug>> {
+        None
     }
 
     async fn kill(&mut self) -> Result<()> {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::sample::{self, LINE, Then};
 use super::{Qemu, version};
 use crate::error::Error;
-use crate::host::{ExitStatus, find_program};
+use crate::host::{ExitStatus, Gate, find_program};
 use crate::hypervisor::{Driver, Forward, Launch, Machine, MachineEvent};
 use crate::spec::{Boot, Link, Size, VmSpec};
 
@@ -66,6 +66,8 @@ impl Bench {
             program: &self.program,
             dir: self.dir.path(),
             run,
+            gate: Gate::of_tests(),
+            landlock: false,
             taps: Vec::new(),
             forwards: self.forwards.clone(),
             log,

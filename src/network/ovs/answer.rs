@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Bridge, Datapath, Dpdk, NAME_KEY, Owner, PortState, VM_KEY};
+use super::{Bridge, Datapath, Dpdk, NAME_KEY, Owner, PortState, STATE_KEY, VM_KEY};
 
 #[derive(Debug, Deserialize)]
 struct Table {
@@ -102,6 +102,7 @@ pub(super) fn parse_owners(answer: &[u8]) -> Parsed<Vec<Owner>> {
             bridge: row.references("_uuid").first().and_then(|port| bridge_of(port)).unwrap_or_default(),
             vm: row.entry("external_ids", VM_KEY).and_then(|vm| Uuid::parse_str(vm).ok()),
             vm_name: row.entry("external_ids", NAME_KEY).map(str::to_owned),
+            state: row.entry("external_ids", STATE_KEY).map(str::to_owned),
         })
         .collect())
 }
@@ -157,13 +158,15 @@ mod tests {
 
     #[test]
     fn owners_among_ports_of_other_kinds() {
-        let answer = br#"{"data":[[["uuid","664073b3-4078-49b3-a82a-111e3f35be20"],"v1n0",["map",[["attached-mac","02:00:00:00:00:01"],["virshle-name","web"],["virshle-vm","6f1b0a1e-91a7-4d2c-9d52-0123456789ab"]]]],[["uuid","1ebb539c-806c-4c95-984b-6f2574df5db2"],"bond0",["map",[]]],[["uuid","763d3c5f-ee2a-426b-bd53-d42b4fcb0633"],"odd",["map",[["virshle-vm","not a uuid"]]]]],"headings":["_uuid","name","external_ids"]}
+        let answer = br#"{"data":[[["uuid","664073b3-4078-49b3-a82a-111e3f35be20"],"v1n0",["map",[["attached-mac","02:00:00:00:00:01"],["virshle-name","web"],["virshle-state","/var/lib/virshle"],["virshle-vm","6f1b0a1e-91a7-4d2c-9d52-0123456789ab"]]]],[["uuid","1ebb539c-806c-4c95-984b-6f2574df5db2"],"bond0",["map",[]]],[["uuid","763d3c5f-ee2a-426b-bd53-d42b4fcb0633"],"odd",["map",[["virshle-vm","not a uuid"]]]]],"headings":["_uuid","name","external_ids"]}
 {"data":[["sys0",["set",[]]],["br1",["uuid","1ebb539c-806c-4c95-984b-6f2574df5db2"]],["br0",["set",[["uuid","24e16e67-b5b2-4476-bdbc-0b83c650e0f7"],["uuid","664073b3-4078-49b3-a82a-111e3f35be20"]]]]],"headings":["name","ports"]}
 "#;
         let owners = parse_owners(answer).unwrap();
         let seen: Vec<_> = owners.iter().map(|o| (o.port.as_str(), o.bridge.as_str(), o.vm.is_some())).collect();
         assert_eq!(seen, [("v1n0", "br0", true), ("bond0", "br1", false), ("odd", "", false)]);
         assert_eq!(owners[0].vm_name.as_deref(), Some("web"));
+        assert_eq!(owners[0].state.as_deref(), Some("/var/lib/virshle"));
+        assert_eq!(owners[1].state, None, "made by an earlier version");
     }
 
     #[test]

@@ -15,25 +15,34 @@
 //! the bridge missing or of the wrong datapath, DPDK off, the port taken.
 
 mod answer;
+mod daemon;
+mod monitor;
 mod vsctl;
+mod watch;
 
 use std::path::Path;
 
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::host::{Output, Program, ProgramError};
+use crate::host::{Cancel, Output, Program, ProgramError};
 use crate::spec::Mac;
+pub use monitor::{Sight, Sightings};
 use vsctl::{Failure, checked, checked_socket, equals};
+pub use watch::follow;
 
 const VM_KEY: &str = "virshle-vm";
 const NAME_KEY: &str = "virshle-name";
+const STATE_KEY: &str = "virshle-state";
 const VHOST: &str = "dpdkvhostuserclient";
 
 /// The switch behind one database socket.
 #[derive(Debug, Clone, Default)]
 pub struct Ovs {
     db: Option<String>,
+    cancel: Cancel,
+    /// The state folder of the store whose ports are made, so that no other store collects them.
+    state: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +94,8 @@ pub struct Owner {
     /// None: made by something else.
     pub vm: Option<Uuid>,
     pub vm_name: Option<String>,
+    /// The state folder of the store that made it; an earlier version did not say.
+    pub state: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +131,24 @@ struct Wanted<'a> {
 impl Ovs {
     /// `db` as in `ovs-vsctl --db`: `unix:/run/openvswitch/db.sock`; without one, the default.
     pub fn new(db: Option<String>) -> Self {
-        Self { db }
+        Self { db, state: None, cancel: Cancel::default() }
+    }
+
+    /// The same switch, whose calls are given up once `cancel` is set.
+    #[must_use]
+    pub fn until(&self, cancel: &Cancel) -> Self {
+        Self { cancel: cancel.clone(), ..self.clone() }
+    }
+
+    /// The same, marking the ports that it adds as those of the store in the folder `state`.
+    #[must_use]
+    pub fn for_state(self, state: &Path) -> Self {
+        Self { state: Some(state.display().to_string()), ..self }
+    }
+
+    /// Whether the store this is for made the port; `None` when the port does not say.
+    pub fn is_ours(&self, owner: &Owner) -> Option<bool> {
+        owner.state.as_ref().map(|state| self.state.as_ref() == Some(state))
     }
 
     /// The version of the installed program.
@@ -206,6 +234,21 @@ impl Ovs {
         }
     }
 
+    /// Writes the VM's name into the port, if it is this VM's; its guest notices nothing. `false`:
+    /// there is none, or it is somebody else's.
+    pub fn name_port(&self, port: &str, vm: Uuid, name: &str) -> Result<bool> {
+        match self.port_owner(port)? {
+            Some(owner) if owner.vm == Some(vm) => {}
+            _ => return Ok(false),
+        }
+        let id = equals(&format!("external_ids:{NAME_KEY}"), name);
+        // Nothing for `ovs-vswitchd` to act on, so nothing to wait for.
+        let args = ["--no-wait", "set", "Port", port, &id, "--", "set", "Interface", port, &id];
+        self.run(&args).map(|_| true).map_err(|failure| {
+            self.error(failure).context(format!("cannot write the VM's name into the port `{port}`"))
+        })
+    }
+
     pub fn port_owner(&self, port: &str) -> Result<Option<Owner>> {
         let name = equals("name", checked("port", port)?);
         Ok(self.owners(&name)?.into_iter().next())
@@ -283,11 +326,12 @@ impl Ovs {
 
     fn insert(&self, wanted: &Wanted<'_>) -> Result<(), Failure> {
         let tag = wanted.tag;
-        let ids = [
+        let mut ids = vec![
             equals(&format!("external_ids:{VM_KEY}"), &tag.vm.to_string()),
             equals(&format!("external_ids:{NAME_KEY}"), tag.vm_name),
             equals("external_ids:attached-mac", &tag.mac.to_string()),
         ];
+        ids.extend(self.state.as_ref().map(|state| equals(&format!("external_ids:{STATE_KEY}"), state)));
         let interface = match wanted.socket {
             Some(socket) => vec![equals("type", VHOST), equals("options:vhost-server-path", socket)],
             None => Vec::new(),
@@ -341,7 +385,7 @@ impl Ovs {
     }
 
     fn taken(&self, owner: &Owner) -> Error {
-        let Owner { port, bridge, vm, vm_name } = owner;
+        let Owner { port, bridge, vm, vm_name, .. } = owner;
         let whose = match (vm, vm_name) {
             (Some(vm), Some(name)) => format!("belongs to the VM `{name}` ({vm})"),
             (Some(vm), None) => format!("belongs to the VM `{vm}`"),
@@ -358,7 +402,7 @@ impl Ovs {
     }
 
     fn run(&self, args: &[&str]) -> Result<Output, Failure> {
-        vsctl::run(self.db.as_deref(), args)
+        vsctl::run(self.db.as_deref(), &self.cancel, args)
     }
 
     fn read<T>(&self, args: &[&str], parse: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T> {

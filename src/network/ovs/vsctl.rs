@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::host::{Output, Program, ProgramError};
+use crate::host::{Cancel, Output, Program, ProgramError};
 
 /// How long `ovs-vsctl` itself waits for the database and for `ovs-vswitchd` to act.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,13 +23,17 @@ pub(super) enum Failure {
     Program(ProgramError),
 }
 
-pub(super) fn run(db: Option<&str>, args: &[&str]) -> Result<Output, Failure> {
+pub(super) fn run(db: Option<&str>, cancel: &Cancel, args: &[&str]) -> Result<Output, Failure> {
     let program = Program::new("ovs-vsctl")
         .args(db.map(|db| format!("--db={db}")))
         .arg(format!("--timeout={}", TIMEOUT.as_secs()))
         .arg("--format=json")
         .args(args)
-        .deadline(DEADLINE);
+        .deadline(DEADLINE)
+        .cancel(cancel);
+    if cancel.is_set() {
+        return Err(Failure::Program(ProgramError::Interrupted { program: "ovs-vsctl".to_owned() }));
+    }
     tracing::debug!(?args, "ovs-vsctl");
     program.run().map_err(|error| classify(db, error))
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::fixture::{self, OWNER, build, draft, name, reserve, store, subnet};
 use crate::error::{Error, Kind};
 use crate::host::{self, Handle};
-use crate::spec::{Event, Exit, Intent, State, VmSpec};
+use crate::spec::{Ailment, Event, Exit, Intent, PortTrouble, State, VmSpec};
 use crate::store::{Draft, Runtime, Store};
 
 fn ips(spec: &VmSpec) -> Vec<String> {
@@ -231,6 +231,11 @@ fn every_field_of_a_record_is_written_and_read_back() {
                     supervisor: Handle { pid: 1, start_time: u64::MAX },
                     hypervisor: Some(Handle { pid: i32::MAX, start_time: 0 }),
                     ssh: Some("127.0.0.1:2201".parse().unwrap()),
+                    troubles: vec![PortTrouble {
+                        port: "v1n0".to_owned(),
+                        ailment: Ailment::Missing,
+                        detail: Some("no bridge".to_owned()),
+                    }],
                 });
                 record.owner = None;
                 record.started_at = Some(host::now());

@@ -1,0 +1,263 @@
+//! The VM's ports while the guest runs: a task beside the main loop that sees them go and puts
+//! them back.
+//!
+//! ```text
+//! told by the switch ─► missing ─► put back ─► restored          taken by another: left alone
+//! the link stays down ─► its socket is deaf ─► dead ─► unplug ─ the guest lets go ─► plug ─► restored
+//!                                                        └─ it does not: told, `v vm restart` mends it
+//! ```
+//!
+//! Calls that can take seconds run on a thread, so a switch that hangs never delays a stop. Before
+//! the ports are released the task is closed: nothing of it is at work any more then.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::care::{Action, Care, Means};
+use crate::error::{Error, Kind, Result};
+use crate::host::{self, Cancel};
+use crate::hypervisor::{Hotplug, MachineEvent};
+use crate::network::ovs::{Ovs, follow};
+use crate::network::{self, Port};
+use crate::spec::{self, Actor, Link, Nic, PortTrouble, VmSpec};
+use crate::vm::Site;
+
+/// How often a hypervisor that waits for its switch is told that the guest is off.
+const NUDGE: Duration = Duration::from_millis(500);
+
+/// The task, as the main loop sees it.
+#[derive(Debug)]
+pub(super) struct Switch {
+    hands: Arc<Hands>,
+    events: mpsc::UnboundedSender<MachineEvent>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Whether the hypervisor has to be told that nobody will connect any more.
+    waits: bool,
+}
+
+impl Switch {
+    pub(super) fn watch(site: &Site, spec: &VmSpec, ovs: &Ovs, hotplug: Option<Box<dyn Hotplug>>) -> Self {
+        let cancel = Cancel::default();
+        let hands = Arc::new(Hands {
+            spec: spec.clone(),
+            ovs: ovs.until(&cancel),
+            run: site.hypervisor_run(spec.uuid),
+            cancel,
+            turn: Mutex::new(()),
+        });
+        let now = Instant::now();
+        let cares = spec.nics.iter().filter_map(|nic| {
+            let means = means(&nic.link, hotplug.is_some())?;
+            Some(Care::new(nic.clone(), nic.port(spec.number), (spec.uuid, spec.name.clone()), means, now))
+        });
+        let cares: Vec<Care> = cares.collect();
+        let (events, told) = mpsc::unbounded_channel();
+        let waits = hotplug.is_some();
+        let mut tasks = Vec::new();
+        if !cares.is_empty() {
+            let worker =
+                Worker { site: site.clone(), hands: hands.clone(), hotplug, events: told, cares, noted: Vec::new() };
+            tasks.push(tokio::task::spawn_local(worker.run()));
+        }
+        Self { hands, events, tasks, waits }
+    }
+
+    /// What the hypervisor tells and matters here.
+    pub(super) fn tell(&mut self, event: &MachineEvent) {
+        match event {
+            MachineEvent::PoweredOff if self.waits => {
+                let hands = self.hands.clone();
+                self.tasks.push(tokio::task::spawn_local(async move { hands.nudge().await }));
+            }
+            MachineEvent::Unplugged(_) | MachineEvent::Rebooted => {
+                // A VM without ports has nobody who listens.
+                let _ = self.events.send(event.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends it; nothing touches the switch any more when this returns.
+    pub(super) async fn close(self) {
+        self.hands.cancel.set();
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        let hands = self.hands;
+        let at_rest =
+            tokio::task::spawn_blocking(move || drop(hands.turn.lock().unwrap_or_else(PoisonError::into_inner)));
+        let _ = at_rest.await;
+    }
+}
+
+fn means(link: &Link, replaceable: bool) -> Option<Means> {
+    match link {
+        Link::Vhost { .. } if replaceable => Some(Means::Replaceable),
+        Link::Vhost { .. } | Link::Tap { switch: spec::Switch::Ovs, .. } => Some(Means::Told),
+        Link::Tap { switch: spec::Switch::Bridge, .. } => Some(Means::Poll),
+        Link::User => None,
+    }
+}
+
+/// What acts on the switch. It works on other threads too, one call at a time.
+#[derive(Debug)]
+struct Hands {
+    spec: VmSpec,
+    ovs: Ovs,
+    run: PathBuf,
+    cancel: Cancel,
+    turn: Mutex<()>,
+}
+
+impl Hands {
+    fn socket(&self, nic: &Nic) -> PathBuf {
+        self.run.join(nic.socket())
+    }
+
+    fn restore(&self, nic: &Nic) -> Result<bool> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cancel.check()?;
+        let spec = &self.spec;
+        let port = Port { vm: spec.uuid, vm_number: spec.number, vm_name: spec.name.as_str(), nic, ovs: &self.ovs };
+        network::driver(&nic.link).restore(&port, &self.socket(nic))
+    }
+
+    /// A cloud-hypervisor that waits for its switch does not end with its guest. A client that
+    /// comes and goes ends the wait; a socket that has its client refuses.
+    async fn nudge(&self) {
+        loop {
+            tokio::time::sleep(NUDGE).await;
+            for nic in self.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Vhost { .. })) {
+                drop(UnixStream::connect(self.socket(nic)).await);
+            }
+        }
+    }
+}
+
+struct Worker {
+    site: Site,
+    hands: Arc<Hands>,
+    hotplug: Option<Box<dyn Hotplug>>,
+    events: mpsc::UnboundedReceiver<MachineEvent>,
+    cares: Vec<Care>,
+    /// What the record says.
+    noted: Vec<PortTrouble>,
+}
+
+impl Worker {
+    async fn run(self) {
+        let names: Vec<String> =
+            self.cares.iter().filter(|care| care.is_told()).map(|care| care.port.clone()).collect();
+        let (tell, told) = watch::channel(None);
+        let hands = self.hands.clone();
+        let followed = async {
+            if names.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            follow(&hands.ovs, &names, &tell).await;
+        };
+        tokio::select! {
+            () = followed => {}
+            () = self.care(told) => {}
+        }
+    }
+
+    async fn care(mut self, mut told: watch::Receiver<Option<network::ovs::Sightings>>) {
+        // A supervisor that was killed may have left some.
+        let record = self.site.store().and_then(|store| store.get(self.hands.spec.uuid)).ok().flatten();
+        self.noted = record.and_then(|record| record.runtime).map(|runtime| runtime.troubles).unwrap_or_default();
+        self.note();
+        loop {
+            let due = self.cares.iter().filter_map(Care::due).min();
+            let due = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Ok(()) = told.changed() => {
+                    let seen = told.borrow_and_update();
+                    for care in &mut self.cares {
+                        if let Some(sight) = seen.as_ref().and_then(|seen| seen.get(&care.port)) {
+                            care.see(sight, Instant::now());
+                        }
+                    }
+                }
+                Some(event) = self.events.recv() => {
+                    let of = |care: &Care| match event {
+                        MachineEvent::Unplugged(index) => care.nic.index == index,
+                        _ => true,
+                    };
+                    self.cares.iter_mut().filter(|care| of(care)).for_each(|care| care.unplugged(Instant::now()));
+                }
+                () = due => {}
+            }
+            // First what is known is told, and again what came of it.
+            self.note();
+            self.act().await;
+            self.note();
+        }
+    }
+
+    /// Does what is due.
+    async fn act(&mut self) {
+        for care in &mut self.cares {
+            let Some(action) = care.begin(Instant::now()) else { continue };
+            let nic = care.nic.clone();
+            let hands = self.hands.clone();
+            let refused = || Error::new(Kind::Failed, "this hypervisor cannot replace a NIC");
+            match (action, &self.hotplug) {
+                // Only system calls, and often: not worth a thread.
+                (Action::Restore, _) if !care.is_told() => care.restored(hands.restore(&nic), Instant::now()),
+                (Action::Restore, _) => {
+                    let done = tokio::task::spawn_blocking(move || hands.restore(&nic)).await;
+                    let done = done.unwrap_or_else(|error| Err(Error::failed("not put back").source(error)));
+                    care.restored(done, Instant::now());
+                }
+                (Action::Listen, _) => match host::server_state(&hands.socket(&nic)) {
+                    Ok(server) => care.heard(server, Instant::now()),
+                    Err(error) => tracing::warn!(%error, "this kernel does not say how a socket stands"),
+                },
+                (Action::Unplug, Some(hotplug)) => care.asked_to_unplug(hotplug.unplug(&nic).await, Instant::now()),
+                (Action::Plug, Some(hotplug)) => {
+                    care.plugged(hotplug.plug(&nic, &hands.socket(&nic)).await, Instant::now());
+                }
+                (Action::Unplug | Action::Plug, None) => care.plugged(Err(refused()), Instant::now()),
+            }
+        }
+    }
+
+    /// Writes what happened, and what is wrong now, if that has changed.
+    fn note(&mut self) {
+        let happenings: Vec<_> = self.cares.iter_mut().flat_map(Care::happenings).collect();
+        let troubles: Vec<_> = self.cares.iter().filter_map(|care| care.trouble().cloned()).collect();
+        if happenings.is_empty() && troubles == self.noted {
+            return;
+        }
+        let spec = &self.hands.spec;
+        let write = || -> Result<()> {
+            let mut store = self.site.store()?.acting_as(Actor::Supervisor);
+            for happening in &happenings {
+                store.tell(spec, happening)?;
+            }
+            store.update(spec.uuid, |record| {
+                if let Some(runtime) = &mut record.runtime {
+                    runtime.troubles.clone_from(&troubles);
+                }
+                Ok(())
+            })
+        };
+        if let Err(error) = write() {
+            tracing::warn!(error = %error.chain().join(": "), "the state of the ports was not recorded");
+        }
+        self.noted = troubles;
+    }
+}

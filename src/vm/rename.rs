@@ -1,0 +1,236 @@
+//! Another name for a VM: in its record, in its guest's first-boot volume, at its switch ports.
+//!
+//! The record comes first. Its transaction decides whether the name is free and takes it, and from
+//! then on it says what the rest must become: whoever finds a rename that was cut short needs to
+//! know nothing but the record, and doing it again changes nothing. With the record last, another
+//! VM could take the name while the volume has it already.
+
+use std::cell::RefCell;
+
+use uuid::Uuid;
+
+use super::Site;
+use super::delete::for_each_port;
+use super::steps::{Step, run_all};
+use crate::disk;
+use crate::error::{Error, OrFailed, Result};
+use crate::host::Handle;
+use crate::network;
+use crate::spec::{Name, Progress, Refusal, State, Verb, VmSpec};
+use crate::store::{Record, Store};
+
+/// Renames a VM, which may run: its guest takes the host name at its next start. One that has the
+/// name already gets it wherever it is missing.
+pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<()> {
+    let Some(Record { spec, .. }) = store.get(vm)? else {
+        return Err(Error::not_found("cannot rename the VM: it was deleted"));
+    };
+    let old = spec.name.clone();
+    let failed = || format!("cannot rename `{old}` to `{new}`");
+    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    let renamed = VmSpec { name: new.clone(), ..spec.clone() };
+    let shared = RefCell::new(store);
+    run_all(&[
+        Step::new(
+            "name",
+            || shared.borrow_mut().update(vm, |record| take(record, new, us)),
+            || shared.borrow_mut().update(vm, |record| give_back(record, &old, us)),
+        ),
+        Step::new("first-boot volume", || name_seed(site, &renamed), || name_seed(site, &spec)),
+        Step::new("ports", || name_ports(site, &renamed), || name_ports(site, &spec)),
+        Step::new("done", || shared.borrow_mut().update(vm, |record| release(record, us)), || Ok(())),
+    ])
+    .map_err(|error| error.context(failed()))
+}
+
+/// Whether a process was killed while it renamed the VM.
+pub(super) fn is_cut_short(record: &Record) -> bool {
+    !matches!(record.state, State::Creating | State::Deleting)
+        && record.progress.as_ref().is_some_and(|progress| progress.verb == Verb::Rename)
+        && record.owner.is_none_or(|owner| !owner.is_alive())
+}
+
+/// Finishes a rename that was cut short. `false`: there is none any more.
+pub(super) fn finish(site: &Site, store: &mut Store, vm: Uuid) -> Result<bool> {
+    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    let spec = store.update(vm, |record| {
+        if !is_cut_short(record) {
+            return Ok(None);
+        }
+        record.owner = Some(us);
+        Ok(Some(record.spec.clone()))
+    })?;
+    let Some(spec) = spec else { return Ok(false) };
+    name_seed(site, &spec)?;
+    name_ports(site, &spec)?;
+    store.update(vm, |record| release(record, us))?;
+    Ok(true)
+}
+
+fn take(record: &mut Record, new: &Name, us: Handle) -> Result<()> {
+    match record.state {
+        State::Creating => return Err(Refusal::BeingCreated.into()),
+        State::Deleting => return Err(Refusal::BeingDeleted.into()),
+        _ => {}
+    }
+    if record.owner.is_some_and(|owner| owner != us && owner.is_alive()) {
+        return Err(Error::refused("another command is at work on it"));
+    }
+    record.owner = Some(us);
+    record.progress = Some(Progress { verb: Verb::Rename, step: "name".to_owned(), done: true });
+    record.spec.name = new.clone();
+    Ok(())
+}
+
+fn give_back(record: &mut Record, old: &Name, us: Handle) -> Result<()> {
+    if record.owner == Some(us) {
+        record.spec.name = old.clone();
+    }
+    release(record, us)
+}
+
+fn release(record: &mut Record, us: Handle) -> Result<()> {
+    if record.owner == Some(us) {
+        record.owner = None;
+        record.progress = None;
+    }
+    Ok(())
+}
+
+fn name_seed(site: &Site, spec: &VmSpec) -> Result<()> {
+    if !spec.seed {
+        return Ok(());
+    }
+    disk::rename_seed(&site.dirs.vm(spec.uuid).join(VmSpec::SEED), &spec.name)
+}
+
+/// The name at a port is for people; one that cannot be written gets it at the next start.
+fn name_ports(site: &Site, spec: &VmSpec) -> Result<()> {
+    for_each_port(site, spec, |port| {
+        if let Err(error) = network::driver(&port.nic.link).rename(port) {
+            let why = error.chain().join(": ");
+            tracing::warn!(vm = %spec.name, port = port.name(), error = %why, "port keeps the old name");
+        }
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Read};
+
+    use super::super::sweep::tests::{gone, stopped};
+    use super::*;
+    use crate::disk::Seed;
+    use crate::error::Kind;
+    use crate::spec::Event;
+    use crate::template::UserData;
+
+    /// A VM `web` that does not run, with a first-boot volume.
+    fn with_seed() -> (tempfile::TempDir, Site, Store, Uuid) {
+        let (dir, site, mut store, record) = stopped();
+        let vm = record.spec.uuid;
+        store
+            .update(vm, |record| {
+                record.spec.seed = true;
+                Ok(())
+            })
+            .unwrap();
+        let seed = Seed {
+            hostname: record.spec.name,
+            instance: vm,
+            users: UserData { users: Vec::new(), cloud_init: Vec::new() },
+            parts: Vec::new(),
+            nics: Vec::new(),
+        };
+        disk::write_seed(&site.dirs.vm(vm).join(VmSpec::SEED), &seed).unwrap();
+        (dir, site, store, vm)
+    }
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    /// What the record and the volume say.
+    fn names(site: &Site, store: &Store, vm: Uuid) -> (String, String) {
+        let bytes = std::fs::read(site.dirs.vm(vm).join(VmSpec::SEED)).unwrap();
+        let system = fatfs::FileSystem::new(Cursor::new(bytes), fatfs::FsOptions::new()).unwrap();
+        let mut text = String::new();
+        system.root_dir().open_file("meta-data").unwrap().read_to_string(&mut text).unwrap();
+        let meta: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let record = store.get(vm).unwrap().unwrap();
+        (record.spec.name.to_string(), meta["local-hostname"].as_str().unwrap().to_owned())
+    }
+
+    fn both(name: &str) -> (String, String) {
+        (name.to_owned(), name.to_owned())
+    }
+
+    #[test]
+    fn record_and_volume_follow_each_other() {
+        let (_dir, site, mut store, vm) = with_seed();
+        rename(&site, &mut store, vm, &name("db")).unwrap();
+        assert_eq!(names(&site, &store, vm), both("db"));
+        rename(&site, &mut store, vm, &name("db")).unwrap();
+        let record = store.get(vm).unwrap().unwrap();
+        assert_eq!((record.owner, record.progress), (None, None));
+
+        std::fs::write(site.dirs.vm(vm).join(VmSpec::SEED), "damaged").unwrap();
+        let error = rename(&site, &mut store, vm, &name("mail")).unwrap_err();
+        assert!(error.message().contains("cannot rename `db` to `mail`"), "{error}");
+        let record = store.get(vm).unwrap().unwrap();
+        assert_eq!(record.spec.name, name("db"), "undone");
+        assert_eq!((record.owner, record.progress), (None, None));
+    }
+
+    /// Killed once the record has the new name: before the volume has it, and after.
+    #[test]
+    fn one_that_was_killed_is_finished() {
+        for volume_done in [false, true] {
+            let (_dir, site, mut store, vm) = with_seed();
+            let begin = |store: &mut Store, new: &str| {
+                store.update(vm, |record| take(record, &name(new), gone())).unwrap();
+                if volume_done {
+                    name_seed(&site, &store.get(vm).unwrap().unwrap().spec).unwrap();
+                }
+                assert!(is_cut_short(&store.get(vm).unwrap().unwrap()));
+            };
+            begin(&mut store, "db");
+            assert!(finish(&site, &mut store, vm).unwrap());
+            assert_eq!(names(&site, &store, vm), both("db"));
+            assert!(!finish(&site, &mut store, vm).unwrap(), "a second time");
+            begin(&mut store, "mail");
+            rename(&site, &mut store, vm, &name("web")).unwrap();
+            assert_eq!(names(&site, &store, vm), both("web"), "the next rename is as good");
+            assert!(!is_cut_short(&store.get(vm).unwrap().unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_a_process_is_at_work_on_is_left_to_it() {
+        let (_dir, site, mut store, vm) = with_seed();
+        let parent = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let parent: i32 = parent.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(1).unwrap().parse().unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{parent}/stat")).unwrap();
+        let start_time = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
+        let alive = Handle { pid: parent, start_time };
+        assert!(alive.is_alive());
+        store.update(vm, |record| take(record, &name("db"), alive)).unwrap();
+        assert!(!finish(&site, &mut store, vm).unwrap());
+        let error = rename(&site, &mut store, vm, &name("mail")).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        let record = store.get(vm).unwrap().unwrap();
+        assert_eq!((record.spec.name, record.owner), (name("db"), Some(alive)));
+
+        store
+            .update(vm, |record| {
+                record.owner = None;
+                Ok(record.apply(&Event::Delete)?)
+            })
+            .unwrap();
+        let error = rename(&site, &mut store, vm, &name("mail")).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.chain().join(" ").contains("being deleted"), "{error:?}");
+        assert!(!is_cut_short(&store.get(vm).unwrap().unwrap()), "the delete takes all with it");
+    }
+}
