@@ -28,7 +28,8 @@
 //! | `store`      | spec, host                                                     |
 //! | `vm`         | spec, host, config, template, image, disk, network, hypervisor, store |
 //! | `supervisor` | spec, host, config, network, hypervisor, store, vm             |
-//! | `cli`        | spec, host, config, template, image, network, hypervisor, store, vm, supervisor |
+//! | `relay`      | spec, host, vm                                                 |
+//! | `cli`        | spec, host, config, template, image, network, hypervisor, store, vm, supervisor, relay |
 //!
 //! Only `store` has SQL, only `host` starts processes or reads the clock, only `cli` prints.
 
@@ -45,4 +46,5 @@ pub mod hypervisor;
 pub mod store;
 pub mod vm;
 pub mod supervisor;
+pub mod relay;
 pub mod cli;

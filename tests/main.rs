@@ -13,6 +13,7 @@ mod fixtures;
 mod golden;
 mod layering;
 mod lifecycle;
+mod relay;
 mod systemd;
 mod world;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         layering::trials(),
         lifecycle::trials(),
         faults::trials(),
+        relay::trials(),
         systemd::trials(),
         e2e::trials(),
     ];

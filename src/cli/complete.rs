@@ -16,9 +16,23 @@ fn site() -> Option<Site> {
     Dirs::find(super::root_of_environment().as_deref()).ok().map(Site::new)
 }
 
+/// The rows that a listing of root's helper prints, for one who may ask it.
+fn rows(listing: [&str; 4]) -> Option<Vec<serde_json::Value>> {
+    let dirs = super::relay::helper(super::root_of_environment().as_deref())?;
+    serde_json::from_str(&super::relay::answer(&dirs, &listing)?).ok()
+}
+
+fn candidate(row: &serde_json::Value, help: impl FnOnce(&serde_json::Value) -> String) -> Option<CompletionCandidate> {
+    Some(CompletionCandidate::new(row["name"].as_str()?).help(Some(help(row).into())))
+}
+
 /// The names of the VMs, with their states.
 pub(super) fn vm_names() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
+        if let Some(rows) = rows(["vm", "ls", "-o", "json"]) {
+            let state = |row: &serde_json::Value| row["state"].as_str().unwrap_or_default().to_owned();
+            return rows.iter().filter_map(|row| candidate(row, state)).collect();
+        }
         let site = site().filter(|site| site.dirs.database().exists());
         let records = site.and_then(|site| site.store().ok()?.list().ok()).unwrap_or_default();
         records
@@ -33,6 +47,9 @@ pub(super) fn vm_names() -> ArgValueCandidates {
 /// The names of the templates.
 pub(super) fn template_names() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
+        if let Some(rows) = rows(["template", "ls", "-o", "json"]) {
+            return rows.iter().filter_map(|row| candidate(row, |row| format!("{} vCPU", row["vcpu"]))).collect();
+        }
         let config = site().and_then(|site| site.config().ok());
         let templates = config.map(|config| config.templates).unwrap_or_default();
         templates

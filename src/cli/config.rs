@@ -22,6 +22,12 @@ pub(super) struct Check {
     file: Option<PathBuf>,
 }
 
+impl Check {
+    pub(super) fn is_of_a_file(&self) -> bool {
+        self.file.is_some()
+    }
+}
+
 pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
     match command {
         Command::Check(Check { file }) => {

@@ -23,6 +23,9 @@ pub(super) struct Doctor {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+    /// Root looks, for a member of the group.
+    #[arg(skip)]
+    by_member: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,8 +51,12 @@ struct Finding {
 }
 
 impl Doctor {
+    pub(super) fn asked_by_member(&mut self) {
+        self.by_member = true;
+    }
+
     pub(super) fn run(&self, site: &Site, ui: &Ui) -> Result<()> {
-        let findings = examine(site);
+        let findings = examine(site, self.by_member);
         ui.rows(self.output, &findings, table)?;
         match findings.iter().filter(|finding| finding.health == Health::Broken).count() {
             0 => Ok(()),
@@ -59,12 +66,14 @@ impl Doctor {
     }
 }
 
-fn examine(site: &Site) -> Vec<Finding> {
+fn examine(site: &Site, by_member: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut add = |what, health, detail: String, hint: Option<&str>| {
         found.push(Finding { what, health, detail, hint: hint.map(str::to_owned) });
     };
 
+    let (health, detail, hint) = super::access::finding(site, by_member);
+    add("access", health, detail, hint.as_deref());
     let config = site.config();
     match &config {
         Ok(config) => add(

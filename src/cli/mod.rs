@@ -1,6 +1,7 @@
 //! 10 · What a person types: one file per verb, whose doc comment is its help. The only part that
 //! prints: data goes to stdout, talk to stderr.
 
+mod access;
 mod colour;
 mod complete;
 mod completions;
@@ -11,6 +12,7 @@ mod gate;
 mod events;
 mod history;
 mod man;
+mod relay;
 mod repair;
 mod supervise;
 mod table;
@@ -19,13 +21,14 @@ mod ui;
 mod units;
 mod vm;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use crate::host::{self, Dirs};
+use crate::host::{self, Dirs, Mode};
 use crate::vm::Site;
 use ui::Ui;
 
@@ -40,6 +43,10 @@ pub struct Cli {
     /// Put config, state and sockets below DIR, and touch nothing outside it (also: VIRSHLE_ROOT)
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = GLOBAL)]
     root: Option<PathBuf>,
+
+    /// Your own VMs, also where you may work on the host's
+    #[arg(long, global = true, conflicts_with = "root", help_heading = GLOBAL)]
+    session: bool,
 
     /// Wider tables, and more talk
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
@@ -66,6 +73,7 @@ enum Command {
     Completions(completions::Completions),
     Man(man::Man),
     Units(units::Units),
+    Relay(relay::Relay),
     #[command(hide = true)]
     Supervise(supervise::Supervise),
     #[command(hide = true)]
@@ -79,18 +87,24 @@ pub fn command() -> clap::Command {
 
 pub fn main() -> ExitCode {
     complete::answer_the_shell();
-    let cli = Cli::parse();
+    let cli = match relay::ordered(Cli::parse()) {
+        Ok(cli) => cli,
+        Err(error) => return failure(&error, &Ui::new(0)),
+    };
     let ui = match cli.command {
-        Command::Supervise(_) | Command::Gate(_) => Ui::for_a_log(),
+        Command::Supervise(_) | Command::Gate(_) | Command::Relay(_) => Ui::for_a_log(),
         _ => Ui::new(cli.verbose),
     };
-    match run(cli, &ui) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            ui.error(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
-    }
+    let done = relay::elsewhere(cli, &ui).and_then(|done| match done {
+        ControlFlow::Break(code) => Ok(code),
+        ControlFlow::Continue(cli) => run(cli, &ui).map(|()| 0),
+    });
+    done.map_or_else(|error| failure(&error, &ui), ExitCode::from)
+}
+
+fn failure(error: &Error, ui: &Ui) -> ExitCode {
+    ui.error(error);
+    ExitCode::from(error.kind().exit_code())
 }
 
 /// What any command may have open at once.
@@ -102,7 +116,15 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         return gate.run();
     }
     host::check_descriptors(DESCRIPTORS)?;
-    let site = Site::new(Dirs::find(cli.root.or_else(root_of_environment).as_deref())?);
+    if cli.session && cli.root.is_some() {
+        // One before the verb and one behind it: clap compares only what stands together.
+        return Err(Error::usage("`--session` cannot be used with `--root`"));
+    }
+    let root = cli.root.or_else(|| root_of_environment().filter(|_| !cli.session));
+    let site = Site::new(Dirs::find(root.as_deref())?);
+    if cli.session && site.dirs.mode == Mode::System {
+        return Err(Error::usage("root has no VMs of its own beside the host's").hint("leave `--session` out"));
+    }
     match cli.command {
         Command::Vm(command) => vm::run(command, &site, ui),
         Command::Template(command) => template::run(command, &site, ui),
@@ -113,6 +135,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),
         Command::Units(units) => units.run(ui),
+        Command::Relay(relay) => relay.run(&site),
         Command::Supervise(supervise) => supervise.run(&site),
         Command::Gate(gate) => gate.run(),
     }

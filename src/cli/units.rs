@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::ui::Ui;
 use crate::error::{Error, OrFailed, Result};
+use crate::host;
 
 /// Print the units of systemd that keep VMs, or write them into a folder
 ///
@@ -18,17 +19,19 @@ pub(super) struct Units {
 }
 
 /// As they are packaged.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 6] = [
     ("virshle-vm@.service", include_str!("../../packaging/systemd/virshle-vm@.service")),
     ("virshle.slice", include_str!("../../packaging/systemd/virshle.slice")),
     ("virshle-shutdown.service", include_str!("../../packaging/systemd/virshle-shutdown.service")),
+    ("virshle.socket", include_str!("../../packaging/systemd/virshle.socket")),
+    ("virshle@.service", include_str!("../../packaging/systemd/virshle@.service")),
     ("virshle-autostart.service", include_str!("../../packaging/systemd/virshle-autostart.service")),
 ];
 const PROGRAM: &str = "/usr/bin/v ";
 
 impl Units {
     pub(super) fn run(&self, ui: &Ui) -> Result<()> {
-        let program = std::env::current_exe().or_failed(|| "cannot find this program's own path".to_owned())?;
+        let program = host::own_program().or_failed(|| "cannot find this program's own path".to_owned())?;
         for (name, text) in FILES {
             let text = running(text, &program)?;
             match &self.dir {

@@ -41,12 +41,7 @@ impl Dirs {
             });
         }
         if rustix::process::geteuid().is_root() {
-            return Ok(Self {
-                mode: Mode::System,
-                config: "/etc/virshle".into(),
-                state: "/var/lib/virshle".into(),
-                runtime: "/run/virshle".into(),
-            });
+            return Ok(Self::of_the_host());
         }
         let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
         let xdg = |variable: &str, below_home: &str| {
@@ -66,6 +61,26 @@ impl Dirs {
             .filter(|path| path.is_absolute() && path.is_dir())
             .map_or_else(|| state.join("run"), |path| path.join("virshle"));
         Ok(Self { mode: Mode::Session, config: xdg("XDG_CONFIG_HOME", ".config")?.join("virshle"), state, runtime })
+    }
+
+    /// The host's own, whoever asks.
+    pub fn of_the_host() -> Self {
+        Self {
+            mode: Mode::System,
+            config: "/etc/virshle".into(),
+            state: "/var/lib/virshle".into(),
+            runtime: "/run/virshle".into(),
+        }
+    }
+
+    /// What `--root` names, when it was given.
+    pub fn root(&self) -> Option<&Path> {
+        (self.mode == Mode::Rooted).then(|| self.config.parent()?.parent()).flatten()
+    }
+
+    /// Where root's helper listens for the members of the group `virshle`.
+    pub fn helper_socket(&self) -> PathBuf {
+        self.runtime.join("virshle.sock")
     }
 
     pub fn config_file(&self) -> PathBuf {

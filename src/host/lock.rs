@@ -82,6 +82,24 @@ impl Lock {
         Ok(rustix::io::fcntl_setfd(&self.file, rustix::io::FdFlags::CLOEXEC)?)
     }
 
+    /// Takes one of `count` places in the file, of which any number of processes hold one each;
+    /// `Held` when all are taken.
+    pub fn try_take_one_of(path: &Path, count: u16) -> Result<Self, LockError> {
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+        for place in 0..count {
+            let mut lock = libc::flock { l_start: place.into(), l_len: 1, ..whole_file() };
+            // SAFETY: as in `try_take`.
+            if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) } == 0 {
+                return Ok(Self { file });
+            }
+            let error = io::Error::last_os_error();
+            if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) {
+                return Err(error.into());
+            }
+        }
+        Err(LockError::Held)
+    }
+
     /// Whether somebody holds the lock. A file that is not there is held by nobody.
     pub fn is_held(path: &Path) -> io::Result<bool> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
@@ -139,5 +157,16 @@ mod tests {
         drop(again);
         assert!(!Lock::is_held(&path).unwrap());
         assert!(Lock::inherited(-1, &path).is_none());
+    }
+
+    #[test]
+    fn places_are_taken_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("places");
+        let mut held: Vec<Lock> = (0..3).map(|_| Lock::try_take_one_of(&path, 3).unwrap()).collect();
+        assert!(matches!(Lock::try_take_one_of(&path, 3), Err(LockError::Held)));
+        held.remove(1);
+        held.push(Lock::try_take_one_of(&path, 3).unwrap());
+        assert!(matches!(Lock::try_take_one_of(&path, 3), Err(LockError::Held)));
     }
 }

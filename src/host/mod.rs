@@ -4,6 +4,7 @@
 mod access;
 mod cancel;
 mod clock;
+mod descriptors;
 mod dirs;
 mod facts;
 mod folder;
@@ -31,6 +32,7 @@ mod writeback;
 pub use access::{Access, Denied, may_access};
 pub use cancel::Cancel;
 pub use clock::{Timestamp, now, pause};
+pub use descriptors::{connection_on_stdin, is_plain, memory_file, peer_uid, receive_with, send_with};
 pub use dirs::{Dirs, Mode};
 pub use facts::{check_descriptors, descriptor_limit, memory_size};
 pub use folder::{give_folder, hand_over, let_through, make_private};
@@ -44,8 +46,8 @@ pub use new_file::NewFile;
 pub use notify::{is_unit, serve_manager, tell_manager};
 pub use oom::OomWatch;
 pub use process::{
-    Child, ExitStatus, Handle, Spawn, exec, ignore_hangup, inherited_pipe, is_own_program, keep_private,
-    leave_terminal, own_program,
+    Child, ExitStatus, Handle, Spawn, as_a_servant, exec, ignore_hangup, inherited_file, inherited_pipe,
+    is_own_program, keep_private, leave_terminal, own_program,
 };
 pub use program::{Output, Program, ProgramError, find_program};
 pub use progress::{Progress, Quiet};
@@ -55,5 +57,5 @@ pub use sockets::bound_sockets;
 pub use tap::{TapError, open_tap};
 pub use units::{Activity, ServiceManager, Unit};
 pub use unix_sockets::{Server, server_state};
-pub use user::{User, actor, caller};
+pub use user::{User, actor, caller, group, on_behalf_of};
 pub use writeback::start_writeback;

@@ -24,6 +24,8 @@ pub struct Spawn {
     program: PathBuf,
     args: Vec<OsString>,
     fds: Vec<(OwnedFd, i32)>,
+    stdin: Option<OwnedFd>,
+    output: Option<[OwnedFd; 2]>,
     log: Option<File>,
     env: Vec<(OsString, OsString)>,
     clean_env: bool,
@@ -36,6 +38,8 @@ impl Spawn {
             program: program.into(),
             args: Vec::new(),
             fds: Vec::new(),
+            stdin: None,
+            output: None,
             log: None,
             env: Vec::new(),
             clean_env: true,
@@ -53,6 +57,20 @@ impl Spawn {
     #[must_use]
     pub fn fd(mut self, fd: OwnedFd, number: i32) -> Self {
         self.fds.push((fd, number));
+        self
+    }
+
+    /// Its standard input; without one it is empty.
+    #[must_use]
+    pub fn stdin(mut self, stdin: OwnedFd) -> Self {
+        self.stdin = Some(stdin);
+        self
+    }
+
+    /// Its standard output and error, each its own.
+    #[must_use]
+    pub fn output(mut self, stdout: OwnedFd, stderr: OwnedFd) -> Self {
+        self.output = Some([stdout, stderr]);
         self
     }
 
@@ -101,14 +119,15 @@ impl Spawn {
     #[allow(clippy::disallowed_methods)]
     pub fn start(self) -> io::Result<Child> {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).stdin(Stdio::null());
+        command.args(&self.args).stdin(self.stdin.map_or_else(Stdio::null, Stdio::from));
         if self.clean_env {
             command.env_clear();
         }
         command.envs(self.env);
-        match self.log {
-            Some(log) => command.stdout(log.try_clone()?).stderr(log),
-            None => command.stdout(Stdio::null()).stderr(Stdio::null()),
+        match (self.output, self.log) {
+            (Some([stdout, stderr]), _) => command.stdout(stdout).stderr(stderr),
+            (None, Some(log)) => command.stdout(log.try_clone()?).stderr(log),
+            (None, None) => command.stdout(Stdio::null()).stderr(Stdio::null()),
         };
         if self.detach {
             command.process_group(0);
@@ -165,6 +184,33 @@ pub fn ignore_hangup() {
 pub fn leave_terminal() {
     // It fails only in a process that leads a group already, which no terminal's keys reach.
     let _ = rustix::process::setsid();
+}
+
+/// Makes this process one that serves another: it ends when that one does, and Ctrl-C and SIGTERM
+/// do what they do by default, whatever was set where the server was started.
+#[allow(unsafe_code)] // A signal's disposition has no safe wrapper in rustix.
+pub fn as_a_servant() -> io::Result<()> {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: SIG_DFL runs no code of ours, and no other thread has begun.
+        if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?)
+}
+
+/// A descriptor that whoever started this process certainly passed on under `number`. Call it once
+/// for each number, before any file is opened.
+#[allow(unsafe_code)] // Only the caller of this program knows that the number is a descriptor.
+pub fn inherited_file(number: i32) -> io::Result<File> {
+    // SAFETY: F_GETFD only looks; a number that is no descriptor is answered with an error.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and nothing else in this process owns it: it was opened before we began.
+    let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd.into())
 }
 
 /// A pipe or socket that whoever started this process passed on under `number`; `None` when there

@@ -119,6 +119,24 @@ impl UserData {
         Ok(Self { cloud_init: cloud_init.collect::<Result<_>>()?, users: file.user })
     }
 
+    /// Checks users that came another way than in a file, as strictly.
+    pub fn check(&self) -> Result<()> {
+        let mut names = HashSet::new();
+        for (index, user) in self.users.iter().enumerate() {
+            if !names.insert(&user.name) {
+                return Err(Error::usage(format!("two users are called `{}`", user.name.escape_debug())));
+            }
+            check(user).map_err(|wrong| {
+                let error = Error::usage(format!("`user[{index}].{}` {}", wrong.key, wrong.what));
+                match wrong.hint {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
+            })?;
+        }
+        Ok(())
+    }
+
     /// For a VM made without a user-data file: the caller's own name and public keys, each as a
     /// line of a `.pub` or `authorized_keys` file.
     pub fn of_caller(user: &str, keys: Vec<String>) -> Self {
@@ -365,6 +383,23 @@ mod tests {
             "$1$salt$qJH7.N4xYta3aEG/dfqo/0",
         ] {
             assert!(is_crypt_hash(hash), "{hash}");
+        }
+    }
+
+    #[test]
+    fn users_that_came_without_a_file_are_checked_as_strictly() {
+        let named = |name: &str| UserData::of_caller(name, vec![KEY.to_owned()]).users.remove(0);
+        let data = |users: Vec<User>| UserData { users, cloud_init: Vec::new() };
+        data(vec![named("anon"), named("eve")]).check().unwrap();
+        let mut bad_key = named("anon");
+        bad_key.ssh.authorized_keys.push("ssh-ed25519 AAAA\nx".to_owned());
+        for (users, word) in [
+            (vec![named("-oProxyCommand=x")], "login name"),
+            (vec![named("anon"), named("anon")], "two users"),
+            (vec![bad_key], "authorized_keys[1]"),
+        ] {
+            let error = data(users).check().unwrap_err();
+            assert!(error.message().contains(word), "{word}: {error}");
         }
     }
 

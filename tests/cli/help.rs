@@ -53,6 +53,7 @@ fn every_command_has_help() -> Outcome {
         "completions",
         "man",
         "units",
+        "relay",
     ] {
         assert!(names.iter().any(|name| name == wanted), "`v {wanted}` is missing in {names:?}");
     }

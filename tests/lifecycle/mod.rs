@@ -72,7 +72,7 @@ impl Stage {
         Self::new(Kind::Real).or_else(|_| Self::new(Kind::Fake))
     }
 
-    fn new(kind: Kind) -> Result<Self, Skip> {
+    pub fn new(kind: Kind) -> Result<Self, Skip> {
         let program = match kind {
             Kind::Real => {
                 let program = need_program("cloud-hypervisor")?;

@@ -2,6 +2,8 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use clap::Args;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
@@ -9,6 +11,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use super::select::One;
 use crate::cli::ui::Ui;
 use crate::error::{Error, OrFailed, Result};
+use crate::host::Cancel;
 use crate::vm::{self, Site};
 
 /// Attach to a VM's serial console
@@ -25,6 +28,8 @@ pub(crate) struct Console {
 const LEAVE: u8 = 0x1d;
 /// Ctrl-^.
 const SIZE: u8 = 0x1e;
+/// How often it is looked whether SIGTERM came.
+const POLL: Duration = Duration::from_millis(100);
 
 impl Console {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
@@ -43,30 +48,34 @@ impl Console {
         let stream = UnixStream::connect(site.console_socket(spec.uuid))
             .or_failed(|| format!("cannot attach to `{}`", spec.name))?;
         ui.say(format!("attached to `{}`; Ctrl-] leaves, Ctrl-^ sends the terminal's size", spec.name));
+        // Ended from outside, it still puts the terminal back.
+        let cancel = Cancel::on_interrupt();
         let raw = Raw::enter().or_failed(|| "cannot set up the terminal".to_owned())?;
-        let ended = relay(&stream).or_failed(|| format!("lost the console of `{}`", spec.name));
+        let ended = relay(&stream, &cancel).or_failed(|| format!("lost the console of `{}`", spec.name));
         drop(raw);
         match ended? {
-            Ended::ByKey => ui.say(""),
-            Ended::ByVm => ui.say(format!("\n`{}` has ended", spec.name)),
+            Ended::Key => ui.say(""),
+            Ended::Vm => ui.say(format!("\n`{}` has ended", spec.name)),
+            Ended::Signal => return Err(Error::failed("interrupted")),
         }
         Ok(())
     }
 }
 
 enum Ended {
-    ByKey,
-    ByVm,
+    Key,
+    Vm,
+    Signal,
 }
 
 /// Keyboard to guest on this thread's side, guest to screen on another's.
-fn relay(stream: &UnixStream) -> io::Result<Ended> {
+fn relay(stream: &UnixStream, cancel: &Cancel) -> io::Result<Ended> {
     let mut from_guest = stream.try_clone()?;
     let (sender, receiver) = std::sync::mpsc::channel();
     let by_vm = sender.clone();
     std::thread::spawn(move || {
         let result = copy_to_screen(&mut from_guest);
-        let _ = by_vm.send(result.map(|()| Ended::ByVm));
+        let _ = by_vm.send(result.map(|()| Ended::Vm));
     });
     let mut to_guest = stream.try_clone()?;
     std::thread::spawn(move || {
@@ -77,14 +86,21 @@ fn relay(stream: &UnixStream) -> io::Result<Ended> {
                 let _ = to_guest.shutdown(Shutdown::Write);
             }
             Ok(true) => {
-                let _ = sender.send(Ok(Ended::ByKey));
+                let _ = sender.send(Ok(Ended::Key));
             }
             Err(error) => {
                 let _ = sender.send(Err(error));
             }
         }
     });
-    receiver.recv().unwrap_or(Ok(Ended::ByVm))
+    loop {
+        match receiver.recv_timeout(POLL) {
+            Ok(ended) => return ended,
+            Err(RecvTimeoutError::Disconnected) => return Ok(Ended::Vm),
+            Err(RecvTimeoutError::Timeout) if cancel.is_set() => return Ok(Ended::Signal),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
 }
 
 fn copy_to_screen(stream: &mut UnixStream) -> io::Result<()> {

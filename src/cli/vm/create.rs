@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
+use super::enclosed::Enclosed;
 use super::start;
 use crate::cli::complete;
 use crate::cli::ui::Ui;
@@ -40,11 +41,29 @@ pub(crate) struct Create {
     /// Start them too
     #[arg(long)]
     start: bool,
+    /// What the caller's files hold, when this process runs for another one and opens none itself.
+    #[arg(skip)]
+    enclosed: Option<Enclosed>,
 }
 
 impl Create {
-    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
+    /// Reads what the command line names, for one who runs the command without reading it.
+    pub(crate) fn enclose(&self) -> Result<Vec<u8>> {
         let (users, parts) = user_data(&self.user_data)?;
+        Enclosed::new(users, parts).to_bytes()
+    }
+
+    /// From now on no file is opened: what they hold is here.
+    pub(crate) fn take_enclosed(&mut self, bytes: &[u8]) -> Result<()> {
+        self.enclosed = Some(Enclosed::from_bytes(bytes)?);
+        Ok(())
+    }
+
+    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
+        let (users, parts) = match self.enclosed {
+            Some(enclosed) => enclosed.open(),
+            None => user_data(&self.user_data)?,
+        };
         let keyless = parts.is_empty() && users.users.iter().all(|user| user.ssh.authorized_keys.is_empty());
         let request = vm::Create {
             template: self.template,

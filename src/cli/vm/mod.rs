@@ -4,6 +4,7 @@ mod autostart;
 mod console;
 mod create;
 mod delete;
+mod enclosed;
 mod history;
 mod info;
 mod log;
@@ -46,6 +47,8 @@ pub(super) enum Command {
     Log(log::Log),
     History(history::History),
     Ssh(ssh::Ssh),
+    #[command(hide = true)]
+    SshTarget(ssh::SshTarget),
     Wait(wait::Wait),
     ShowLaunch(show_launch::ShowLaunch),
 }
@@ -67,6 +70,7 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
         Command::Log(command) => command.run(site, ui),
         Command::History(command) => command.run(site, ui),
         Command::Ssh(command) => command.run(site, ui),
+        Command::SshTarget(command) => command.run(site, ui),
         Command::Wait(command) => command.run(site, ui),
         Command::ShowLaunch(command) => command.run(site, ui),
     }

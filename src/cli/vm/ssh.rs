@@ -1,13 +1,16 @@
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::cli::complete;
 use crate::cli::ui::Ui;
-use crate::error::{Error, Result};
-use crate::host;
-use crate::spec::State;
+use crate::error::{Error, OrFailed, Result};
+use crate::host::{self, Dirs};
+use crate::spec::{Name, State};
 use crate::vm::{self, Site};
 
 /// Log in to a VM, or run a command in it, with the system's ssh
@@ -29,37 +32,55 @@ pub(crate) struct Ssh {
     command: Vec<OsString>,
 }
 
+/// Print where `v vm ssh` goes, as JSON (asked by the `v` of one who is not root)
+#[derive(Debug, Args)]
+pub(crate) struct SshTarget {
+    vm: String,
+}
+
+/// What ssh must know of a VM.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Target {
+    uuid: Uuid,
+    name: Name,
+    address: SocketAddr,
+    login: Option<String>,
+}
+
 impl Ssh {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        let mut store = site.store()?;
-        let record = store.find(&self.vm)?;
-        let observed = vm::reconcile(site, &mut store, record)?;
-        let spec = &observed.record.spec;
-        if !matches!(observed.state, State::Running | State::Stopping) {
-            let error = Error::refused(format!("cannot log in to `{}`: it is {}", spec.name, observed.state));
-            return Err(match observed.state {
-                State::Stopped | State::Crashed => error.hint(format!("`v vm start --wait {}`", spec.name)),
-                State::Paused => error.hint(format!("`v vm resume {}`", spec.name)),
-                State::Starting | State::Restarting => error.hint(format!("`v vm wait {}`", spec.name)),
-                _ => error,
-            });
-        }
-        let Some(address) = vm::endpoint(&observed.record) else {
-            return Err(Error::failed(format!("`{}` has no address that this host knows", spec.name))
-                .hint("give its network a `subnet`, or use a `user` network"));
-        };
+        let target = target(site, &self.vm)?;
+        let known_hosts = site.known_hosts(target.uuid);
+        self.log_in(target, &known_hosts, ui)
+    }
+
+    /// What to ask root's helper for.
+    pub(crate) fn question(&self) -> [String; 4] {
+        ["vm", "ssh-target", "--", &self.vm].map(str::to_owned)
+    }
+
+    /// Goes where root's helper said; what is learnt of the host keys is the caller's own.
+    pub(crate) fn run_from_afar(self, target: Target, dirs: &Dirs, ui: &Ui) -> Result<()> {
+        let folder = dirs.state.join("known_hosts");
+        vm::make_private(&folder)?;
+        let known_hosts = folder.join(target.uuid.to_string());
+        self.log_in(target, &known_hosts, ui)
+    }
+
+    fn log_in(self, target: Target, known_hosts: &Path, ui: &Ui) -> Result<()> {
         let mut args: Vec<OsString> = vec![
             "-p".into(),
-            address.port().to_string().into(),
+            target.address.port().to_string().into(),
             "-o".into(),
-            option("UserKnownHostsFile", &site.known_hosts(spec.uuid).display().to_string()),
+            option("UserKnownHostsFile", &known_hosts.display().to_string()),
             "-o".into(),
             "StrictHostKeyChecking=accept-new".into(),
             "-o".into(),
             // Not the name: that may change, and the key is the VM's.
-            option("HostKeyAlias", &spec.uuid.to_string()),
+            option("HostKeyAlias", &target.uuid.to_string()),
         ];
-        if let Some(login) = self.login.as_ref().or(spec.login.as_ref()) {
+        if let Some(login) = self.login.as_ref().or(target.login.as_ref()) {
             args.extend(["-l".into(), login.into()]);
         }
         if let Some(identity) = &self.identity {
@@ -69,11 +90,40 @@ impl Ssh {
             // The first login would tell that the key was noted; a changed key is told all the same.
             args.extend(["-o".into(), "LogLevel=ERROR".into()]);
         }
-        args.push(address.ip().to_string().into());
+        args.push(target.address.ip().to_string().into());
         args.extend(self.command);
         let error = host::exec("ssh", &args);
         Err(Error::failed("cannot run `ssh`").source(error).hint("install the package `openssh-client`"))
     }
+}
+
+impl SshTarget {
+    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
+        let target = serde_json::to_string(&target(site, &self.vm)?).or_failed(|| "cannot write JSON".into())?;
+        ui.data(target);
+        Ok(())
+    }
+}
+
+fn target(site: &Site, vm: &str) -> Result<Target> {
+    let mut store = site.store()?;
+    let record = store.find(vm)?;
+    let observed = vm::reconcile(site, &mut store, record)?;
+    let spec = &observed.record.spec;
+    if !matches!(observed.state, State::Running | State::Stopping) {
+        let error = Error::refused(format!("cannot log in to `{}`: it is {}", spec.name, observed.state));
+        return Err(match observed.state {
+            State::Stopped | State::Crashed => error.hint(format!("`v vm start --wait {}`", spec.name)),
+            State::Paused => error.hint(format!("`v vm resume {}`", spec.name)),
+            State::Starting => error.hint(format!("`v vm wait {}`", spec.name)),
+            _ => error,
+        });
+    }
+    let Some(address) = vm::endpoint(&observed.record) else {
+        return Err(Error::failed(format!("`{}` has no address that this host knows", spec.name))
+            .hint("give its network a `subnet`, or use a `user` network"));
+    };
+    Ok(Target { uuid: spec.uuid, name: spec.name.clone(), address, login: spec.login.clone() })
 }
 
 /// ssh splits an option's value at spaces unless it is quoted, and expands `%`.
