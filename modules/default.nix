@@ -87,15 +87,15 @@ in
       etc."virshle/config.toml" = lib.mkIf (cfg.settings != { }) { source = configFile; };
     };
 
-    # Disks and the users' data: nobody else may read them.
+    # Hypervisors pass through both to their own VM's folders; nobody else may list or read them.
     systemd.tmpfiles.settings."10-virshle" = {
       "/var/lib/virshle".d = {
-        mode = "0700";
+        mode = "0711";
         user = "root";
         group = "root";
       };
       "/run/virshle".d = {
-        mode = "0755";
+        mode = "0711";
         user = "root";
         group = "root";
       };
@@ -120,7 +120,12 @@ in
         virshle-autostart = unit // {
           wantedBy = [ "multi-user.target" ];
         };
+        "virshle@" = unit;
       };
+    systemd.sockets.virshle = {
+      overrideStrategy = "asDropin";
+      wantedBy = [ "sockets.target" ];
+    };
 
     # Who may use the host's VMs, and whom their hypervisors run as.
     users = {

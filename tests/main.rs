@@ -14,6 +14,7 @@ mod golden;
 mod layering;
 mod lifecycle;
 mod relay;
+mod storm;
 mod systemd;
 mod world;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         lifecycle::trials(),
         faults::trials(),
         relay::trials(),
+        storm::trials(),
         systemd::trials(),
         e2e::trials(),
     ];
