@@ -41,9 +41,17 @@ pub(super) async fn watch(
                     event => tracing::info!(?event, "hypervisor"),
                 }
             }
-            Some(asked) = asked.recv() => run.handle(machine.as_mut(), asked).await,
+            Some(asked) = asked.recv() => {
+                if let Request::Stop { timeout_ms, .. } = asked.request {
+                    switch.stopping(Duration::from_millis(timeout_ms));
+                }
+                run.handle(machine.as_mut(), asked).await;
+            }
             () = at(stop_deadline) => run.stop_timed_out(machine.as_mut()).await,
-            _ = terminate.recv() => run.terminate(machine.as_mut()).await,
+            _ = terminate.recv() => {
+                switch.stopping(TERM_TIMEOUT);
+                run.terminate(machine.as_mut()).await;
+            }
         }
     };
     // Before anything is released: it would be put back.
