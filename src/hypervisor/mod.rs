@@ -194,6 +194,8 @@ pub trait Machine: std::fmt::Debug {
 /// beside the [`Machine`], which tells when the guest has let go ([`MachineEvent::Unplugged`]).
 #[async_trait(?Send)]
 pub trait Hotplug: std::fmt::Debug {
+    /// Whether it is at rest: not about to make its devices anew.
+    async fn answers(&self) -> bool;
     /// Asks the guest to give up a NIC.
     async fn unplug(&self, nic: &Nic) -> Result<()>;
     /// Plugs it in again. It needs the switch, which must connect to `socket` meanwhile.

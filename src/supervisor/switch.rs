@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::care::{Action, Care, Means};
 use crate::error::{Error, Kind, Result};
-use crate::host::{self, Cancel};
+use crate::host::{self, Cancel, Server};
 use crate::hypervisor::{Hotplug, MachineEvent};
 use crate::network::ovs::{Ovs, follow};
 use crate::network::{self, Port};
@@ -30,6 +30,10 @@ use crate::vm::Site;
 
 /// How often a hypervisor that waits for its switch is told that the guest is off.
 const NUDGE: Duration = Duration::from_millis(500);
+/// For so long.
+const NUDGES: Duration = Duration::from_secs(60);
+/// How long a guest that was asked to shut down may be held up by that.
+const STOP: Duration = Duration::from_secs(10);
 
 /// The task, as the main loop sees it.
 #[derive(Debug)]
@@ -71,15 +75,27 @@ impl Switch {
     /// What the hypervisor tells and matters here.
     pub(super) fn tell(&mut self, event: &MachineEvent) {
         match event {
-            MachineEvent::PoweredOff if self.waits => {
-                let hands = self.hands.clone();
-                self.tasks.push(tokio::task::spawn_local(async move { hands.nudge().await }));
-            }
+            MachineEvent::PoweredOff => self.nudge(Duration::ZERO),
             MachineEvent::Unplugged(_) | MachineEvent::Rebooted => {
                 // A VM without ports has nobody who listens.
                 let _ = self.events.send(event.clone());
             }
             _ => {}
+        }
+    }
+
+    /// The guest was asked to shut down, and has so long for it.
+    pub(super) fn stopping(&mut self, patience: Duration) {
+        self.nudge((patience / 2).min(STOP));
+    }
+
+    /// A cloud-hypervisor that waits for its switch holds up a guest that lets go of the NIC, and
+    /// does not end with it. A client that comes and goes ends the wait. Only when nobody else has
+    /// ended it after a while: the NIC is lost by it.
+    fn nudge(&mut self, after: Duration) {
+        if self.waits {
+            let hands = self.hands.clone();
+            self.tasks.push(tokio::task::spawn_local(async move { hands.nudge(after).await }));
         }
     }
 
@@ -129,14 +145,18 @@ impl Hands {
         network::driver(&nic.link).restore(&port, &self.socket(nic))
     }
 
-    /// A cloud-hypervisor that waits for its switch does not end with its guest. A client that
-    /// comes and goes ends the wait; a socket that has its client refuses.
-    async fn nudge(&self) {
-        loop {
-            tokio::time::sleep(NUDGE).await;
+    async fn nudge(&self, after: Duration) {
+        tokio::time::sleep(after).await;
+        let until = Instant::now() + NUDGES;
+        while Instant::now() < until {
             for nic in self.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Vhost { .. })) {
-                drop(UnixStream::connect(self.socket(nic)).await);
+                let socket = self.socket(nic);
+                if host::server_state(&socket).is_ok_and(|server| server == Server::Listening) {
+                    tracing::warn!(port = nic.port(self.spec.number), "the hypervisor waits no more for its switch");
+                    drop(UnixStream::connect(socket).await);
+                }
             }
+            tokio::time::sleep(NUDGE).await;
         }
     }
 }
@@ -221,6 +241,10 @@ impl Worker {
                     let done = tokio::task::spawn_blocking(move || hands.restore(&nic)).await;
                     let done = done.unwrap_or_else(|error| Err(Error::failed("not put back").source(error)));
                     care.restored(done, Instant::now());
+                }
+                // While the guest reboots nobody listens, and nobody answers.
+                (Action::Listen, Some(hotplug)) if !hotplug.answers().await => {
+                    care.heard(Server::Listening, Instant::now());
                 }
                 (Action::Listen, _) => match host::server_state(&hands.socket(&nic)) {
                     Ok(server) => care.heard(server, Instant::now()),

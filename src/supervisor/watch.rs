@@ -51,9 +51,17 @@ pub(super) async fn watch(
                     event => tracing::info!(?event, "hypervisor"),
                 }
             }
-            Some(asked) = doors.asked.recv() => hand_over = run.handle(machine.as_mut(), asked).await,
+            Some(asked) = doors.asked.recv() => {
+                if let Request::Stop { timeout_ms, .. } = asked.request {
+                    switch.stopping(Duration::from_millis(timeout_ms));
+                }
+                hand_over = run.handle(machine.as_mut(), asked).await;
+            }
             () = at(stop_deadline) => run.stop_timed_out(machine.as_mut()).await,
-            _ = doors.terminate.recv() => run.terminate(machine.as_mut()).await,
+            _ = doors.terminate.recv() => {
+                switch.stopping(supervisor.spec.policy.stop_timeout());
+                run.terminate(machine.as_mut()).await;
+            }
             _ = doors.hangup.recv() => hand_over = run.hang_up(),
         }
         if hand_over {

@@ -24,6 +24,8 @@ use crate::error::{Error, OrFailed, Result};
 use crate::hypervisor::Hotplug;
 use crate::spec::Nic;
 
+/// What one that is at rest answers in.
+const ANSWER: Duration = Duration::from_secs(2);
 /// For a call that only asks.
 const CALL: Duration = Duration::from_secs(10);
 /// For a switch that tries once a second; every other call waits meanwhile.
@@ -42,6 +44,10 @@ impl NicHotplug {
 
 #[async_trait(?Send)]
 impl Hotplug for NicHotplug {
+    async fn answers(&self) -> bool {
+        timeout(ANSWER, self.client.ping()).await.is_ok_and(|answer| answer.is_ok())
+    }
+
     async fn unplug(&self, nic: &Nic) -> Result<()> {
         let failed = || format!("cloud-hypervisor could not ask the guest to give up NIC {}", nic.index);
         let request = Request::put_json("vm.remove-device", &json!({ "id": nic_id(nic) })).or_failed(failed)?;

@@ -11,6 +11,8 @@
 //! taken out of the database again and is an error. A port's row names its VM in `external_ids`;
 //! a row that names no VM, or another one, is never replaced or removed.
 //!
+//! [`follow`] tells how ports stand while nobody asks: over a connection to the database itself.
+//!
 //! What may fail: `ovs-vsctl` missing, the database unreachable, `ovs-vswitchd` dead or hanging,
 //! the bridge missing or of the wrong datapath, DPDK off, the port taken.
 

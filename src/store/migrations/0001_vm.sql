@@ -9,9 +9,9 @@ CREATE TABLE vm (
     state      TEXT    NOT NULL,
     intent     TEXT,
     spec       TEXT    NOT NULL CHECK (json_valid(spec)),
-    exit       TEXT    CHECK (json_valid(exit)),
-    runtime    TEXT    CHECK (json_valid(runtime)),
-    owner      TEXT    CHECK (json_valid(owner)),
+    exit       TEXT    CHECK (exit IS NULL OR json_valid(exit)),
+    runtime    TEXT    CHECK (runtime IS NULL OR json_valid(runtime)),
+    owner      TEXT    CHECK (owner IS NULL OR json_valid(owner)),
     created_at TEXT    NOT NULL,
     updated_at TEXT    NOT NULL,
     started_at TEXT

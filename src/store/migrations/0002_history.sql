@@ -1,6 +1,6 @@
 -- The spec of a VM made from here on has version 2: it holds the VM's policy.
-ALTER TABLE vm ADD COLUMN progress TEXT CHECK (json_valid(progress));
-ALTER TABLE vm ADD COLUMN retries  TEXT CHECK (json_valid(retries));
+ALTER TABLE vm ADD COLUMN progress TEXT CHECK (progress IS NULL OR json_valid(progress));
+ALTER TABLE vm ADD COLUMN retries  TEXT CHECK (retries IS NULL OR json_valid(retries));
 
 -- What happened. It outlives the VM, so it names it without referring to its row.
 CREATE TABLE history (
