@@ -27,7 +27,7 @@ pub use cancel::Cancel;
 pub use clock::{Timestamp, now, pause};
 pub use dirs::{Dirs, Mode};
 pub use facts::memory_size;
-pub use folder::{give_folder, hand_over, let_through, make_private};
+pub use folder::{give_folder, hand_over, let_through, make_private, shut_out};
 pub use gate::{Gate, Gated, Runner, pass_gate};
 pub use image_file::{free_space, open_image};
 pub use landlock::landlock_version;
