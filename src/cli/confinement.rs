@@ -25,6 +25,9 @@ pub(super) fn examine(add: &mut Add<'_>, site: &Site, config: Option<&Config>) {
     };
     match &runner {
         Some(runner) => {
+            if let Err(error) = vm::group_for_kvm(runner) {
+                add("kvm for hypervisors", Health::Missing, error.chain().join(": "), error.hint_text());
+            }
             add("hypervisors run", Health::Ok, as_whom(&format!("`{}` (uid {})", runner.name, runner.uid)), None);
         }
         None if !root => {

@@ -35,6 +35,16 @@ pub fn let_through(dir: &Path) -> Result<()> {
     open().or_failed(|| format!("cannot let others pass through `{}`", dir.display()))
 }
 
+/// Keeps others out of one of our folders; one that is not there keeps everybody out.
+pub fn shut_out(dir: &Path) -> Result<()> {
+    let shut = || match open_folder(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(folder) => folder.set_permissions(PermissionsExt::from_mode(0o700)),
+    };
+    shut().or_failed(|| format!("cannot keep others out of `{}`", dir.display()))
+}
+
 /// Makes a folder for `runner` alone.
 pub fn give_folder(dir: &Path, runner: Option<&Runner>) -> Result<()> {
     make_private(dir)?;
@@ -179,5 +189,8 @@ mod tests {
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let_through(dir.path()).unwrap();
         assert_eq!(mode(), 0o755, "what is open already stays as it is");
+        shut_out(dir.path()).unwrap();
+        assert_eq!(mode(), 0o700);
+        shut_out(&dir.path().join("missing")).unwrap();
     }
 }

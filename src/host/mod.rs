@@ -35,7 +35,7 @@ pub use clock::{Timestamp, now, pause};
 pub use descriptors::{connection_on_stdin, is_plain, memory_file, peer_uid, receive_with, send_with};
 pub use dirs::{Dirs, Mode};
 pub use facts::{check_descriptors, descriptor_limit, memory_size};
-pub use folder::{give_folder, hand_over, let_through, make_private};
+pub use folder::{give_folder, hand_over, let_through, make_private, shut_out};
 pub use gate::{Gate, Gated, Runner, pass_gate};
 pub use image_file::{free_space, open_image};
 pub use landlock::landlock_version;

@@ -263,9 +263,8 @@ fn a_cache_without_room_is_told_before_anything_is_made() {
     Program::new("umount").arg(&cache).run().unwrap();
     let error = refused.unwrap_err();
     assert!(error.message().contains("has room for 1MiB"), "{error}");
-    // The memo is there when the image was made more than a second ago.
-    let kept = |name: &str| name.ends_with(".lock") || name == "index.json";
-    assert!(left.iter().all(|name| kept(&name.to_string_lossy())), "{left:?}");
+    // On a slow machine the image is old enough to have its checksum remembered.
+    assert!(left.iter().all(|name| name == "index.json" || name.to_string_lossy().ends_with(".lock")), "{left:?}");
 }
 
 struct Cancels(Cancel);

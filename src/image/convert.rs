@@ -43,7 +43,7 @@ pub fn raw_image(source: &Path, cache: &Path, cancel: &Cancel, progress: &dyn Pr
         return Err(Error::failed(format!("the image `{shown}` builds upon another file, `{backing}`"))
             .hint("make one file of it: `qemu-img convert -O qcow2 FILE whole.qcow2`"));
     }
-    fs::create_dir_all(cache).or_failed(|| format!("cannot create the cache `{}`", cache.display()))?;
+    host::make_private(cache)?;
     // An absolute path: qemu-img takes `nbd:…` or `json:…` for something else than a file.
     let path = std::path::absolute(source).or_failed(|| format!("cannot use `{shown}`"))?;
     let file = host::open_image(source)?;

@@ -43,7 +43,7 @@ pub use observe::{Observed, observe, reconcile};
 pub use ready::{Goal, endpoint, wait_for};
 pub use rename::rename;
 pub use resolve::{hosts, links, resolve};
-pub use runner::{DEFAULT_USER, admit, check_boot, hand_over, runner, runner_of};
+pub use runner::{DEFAULT_USER, admit, check_boot, group_for_kvm, hand_over, runner, runner_of};
 pub use show::{preferred_ssh, show_launch, ssh_forward};
 pub use site::Site;
 pub use site::make_private;

@@ -55,14 +55,19 @@ fn no_user(name: &str) -> Error {
 pub fn runner_of(site: &Site, config: &Config, spec: &VmSpec) -> Result<Option<Runner>> {
     let Some(mut runner) = runner(site, config)? else { return Ok(None) };
     if spec.accel == Accel::Kvm {
-        match Path::new(KVM).metadata() {
-            Ok(meta) => runner.groups.extend(kvm_group(&runner, meta.uid(), meta.gid(), meta.mode())?),
-            // The hypervisor says that it is missing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::failed(format!("cannot look at `{KVM}`")).source(error)),
-        }
+        runner.groups.extend(group_for_kvm(&runner)?);
     }
     Ok(Some(runner))
+}
+
+/// The group that opens this host's `/dev/kvm` for a user, if it needs one; an error when none does.
+pub fn group_for_kvm(runner: &Runner) -> Result<Option<u32>> {
+    match Path::new(KVM).metadata() {
+        Ok(meta) => kvm_group(runner, meta.uid(), meta.gid(), meta.mode()),
+        // The hypervisor says that it is missing.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::failed(format!("cannot look at `{KVM}`")).source(error)),
+    }
 }
 
 /// The group that opens `/dev/kvm` for this user, if it needs one.
@@ -104,6 +109,8 @@ pub fn hand_over(site: &Site, spec: &VmSpec, runner: Option<&Runner>) -> Result<
 /// Makes a way to a VM's folders for `runner`, and refuses what it could not open at its end.
 pub fn admit(site: &Site, spec: &VmSpec, program: &Path, runner: &Runner) -> Result<()> {
     let (dir, run) = (site.dirs.vm(spec.uuid), site.dirs.run(spec.uuid));
+    // Beside the way: whoever knows a name could read an image.
+    host::shut_out(&site.dirs.cache())?;
     for (folder, top) in [(&dir, top(site, &site.dirs.state)), (&run, top(site, &site.dirs.runtime))] {
         for folder in folder.ancestors().take_while(|folder| *folder != top) {
             let_through(folder)?;

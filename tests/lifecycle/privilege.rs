@@ -13,11 +13,13 @@ use rustix::process::Signal;
 
 use super::{Stage, Test, alive, kill};
 use crate::fixtures::kvm::with_kvm_of;
+use crate::fixtures::netns::in_private_network;
 use crate::fixtures::payload::{self, Variant};
-use crate::world::{Outcome, Skip, eventually, exercised, need_root};
+use crate::world::{Outcome, Skip, eventually, exercised, need_program, need_root};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("a_hypervisor_runs_as_its_user", a_hypervisor_runs_as_its_user),
+    ("a_tap_reaches_a_hypervisor_without_rights", a_tap_reaches_a_hypervisor_without_rights),
     ("what_its_user_may_not_open_is_told", what_its_user_may_not_open_is_told),
     ("vms_made_before_the_user_was_named", vms_made_before_the_user_was_named),
     ("a_supervisor_killed_before_the_record_leaves_no_hypervisor", killed_before_the_record),
@@ -85,6 +87,8 @@ fn life(stage: &Stage) {
     exercised("privileges", "root, with hypervisors that run as another user");
     let world = &stage.world;
     stage.create("disked", "a");
+    // As an earlier version left it.
+    fs::create_dir(world.state().join("cache")).expect("a folder");
     let dir = folder(stage, "a");
     assert_eq!(of(&dir.join("os.raw")), (NOBODY, 0o600));
     assert_eq!(of(&dir.join("seed.img")), (NOBODY, 0o600));
@@ -176,6 +180,7 @@ fn what_is_whose(stage: &Stage, dir: &Path) {
         assert_eq!(of(path), (0, 0o711), "{}", path.display());
     }
     assert_eq!(of(&run.join("hv")), (NOBODY, 0o700));
+    assert_eq!(of(&stage.world.state().join("cache")), (0, 0o700), "images are nobody's business");
     for private in ["lock", "hypervisor.log", "supervisor.log", "console.log"] {
         assert_eq!(of(&dir.join(private)), (0, 0o600), "{private}");
     }
@@ -206,6 +211,28 @@ fn it_sees_its_own_files_only(stage: &Stage, api: &Path) {
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
     assert!(answer.contains("ermission denied"), "{answer}");
+}
+
+/// Root makes the tap and plugs it in; the hypervisor has but its descriptor.
+fn a_tap_reaches_a_hypervisor_without_rights(stage: &Stage) -> Outcome {
+    need_root()?;
+    need_program("ip")?;
+    config(stage, "user = \"nobody\"");
+    let text = fs::read_to_string(stage.world.config_file()).expect("the config");
+    stage.world.config(&format!(
+        "{text}[[template.vm.net]]\nname = \"lan\"\ntype = \"tap\"\n\
+         [[network]]\nname = \"lan\"\ntype = \"bridge\"\nbridge = \"br7\"\ncreate = true\n"
+    ));
+    let done = in_private_network(|| {
+        with_kvm_of(stage.world.dir(), GROUP, "0660", || {
+            stage.create("disked", "tapped");
+            stage.start("tapped");
+            assert_eq!(stage.world.info("tapped")["hypervisor_user"], "nobody");
+            eventually("the guest writes", LIMIT, || stage.log("tapped").contains("virshle payload"));
+            stage.world.v(["vm", "delete", "--force", "tapped"]).ok();
+        })
+    });
+    done.map_err(Skip)?.map_err(Skip)
 }
 
 fn what_its_user_may_not_open_is_told(stage: &Stage) -> Outcome {
