@@ -10,6 +10,7 @@ mod find;
 mod history;
 mod migrations;
 mod open;
+mod progress;
 mod record;
 mod vms;
 

@@ -63,6 +63,19 @@ impl Record {
         Ok(())
     }
 
+    /// Takes in the end of a run that nobody saw: its supervisor and its hypervisor are gone.
+    pub fn end_unseen(&mut self) -> Result<Exit, Refusal> {
+        let exit = match (self.state, self.intent) {
+            (State::Starting, _) => {
+                Exit::BootFailed { detail: "its supervisor was killed while it was starting".to_owned() }
+            }
+            (_, Some(Intent::ForceStop)) => Exit::Forced,
+            _ => Exit::Lost,
+        };
+        self.end(exit.clone())?;
+        Ok(exit)
+    }
+
     /// Takes in the end of a run: how it ended is kept, and nothing of the run itself.
     pub fn end(&mut self, exit: Exit) -> Result<(), Refusal> {
         self.apply(&Event::Ended(exit.clone()))?;
@@ -70,6 +83,7 @@ impl Record {
         self.runtime = None;
         self.intent = None;
         self.started_at = None;
+        self.progress = None;
         Ok(())
     }
 
