@@ -5,6 +5,8 @@ mod cancel;
 mod clock;
 mod dirs;
 mod facts;
+#[cfg(feature = "failpoints")]
+mod failpoint;
 mod image_file;
 mod link;
 mod lock;
@@ -20,6 +22,8 @@ pub use cancel::Cancel;
 pub use clock::{Timestamp, now, pause};
 pub use dirs::{Dirs, Mode};
 pub use facts::memory_size;
+#[cfg(feature = "failpoints")]
+pub use failpoint::failpoint;
 pub use image_file::{free_space, open_image};
 pub use link::NetDevice;
 pub use lock::{Lock, LockError};

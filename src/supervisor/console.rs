@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 
 use super::log::RotatingLog;
 use super::ports::appears;
@@ -42,12 +43,14 @@ impl Console {
         Ok(Self { serial, path, log })
     }
 
-    /// Serves it until the task is dropped: logs, and lets clients attach at `socket`.
+    /// Serves it until the task is ended: logs, and lets clients attach at `socket`.
     pub(super) async fn serve(self, socket: UnixListener) {
         let log = Rc::new(RefCell::new(self.log));
         let (output, _) = broadcast::channel::<Vec<u8>>(64);
         let (input, mut typed) = mpsc::channel::<Vec<u8>>(16);
-        tokio::task::spawn_local(accept(socket, Rc::clone(&log), output.clone(), input));
+        // Ends with this future.
+        let mut attach = JoinSet::new();
+        attach.spawn_local(accept(socket, Rc::clone(&log), output.clone(), input));
         let mut serial = self.serial;
         loop {
             let (mut read, mut write) = serial.into_split();

@@ -4,6 +4,7 @@
 //! lock ─► record `starting` ─► ports ─► launch ─► console ─► boot ─► record `running` ─► "ready"
 //!   then, until the hypervisor ends: its events, the control socket, SIGTERM
 //! ended ─► release ports ─► record `stopped` or `crashed`, with the reason ─► lock dropped
+//!   └─ or, where a restart was asked for: record `restarting` ─► from `starting` on, once more
 //! ```
 //!
 //! It holds the VM's lock as long as it lives: whoever can take the lock knows that no supervisor
@@ -12,9 +13,11 @@
 //! killed itself, the guest runs on, the record still names its hypervisor, and the next command
 //! that meets the VM launches a new supervisor, which adopts it by pid and start time.
 
+mod again;
 mod boot;
 mod console;
 mod control;
+mod decide;
 mod log;
 mod owner;
 mod ports;

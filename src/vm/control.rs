@@ -17,12 +17,13 @@ pub enum Request {
     Status,
     Pause,
     Resume,
-    /// Presses the power button and answers when the VM has ended, or after `timeout_ms`.
+    /// Presses the power button and answers when the VM has ended, or after `timeout_ms`; with the
+    /// intent to restart, when it runs again.
     Stop {
         timeout_ms: u64,
         intent: Intent,
     },
-    /// Cuts the power and answers when the VM has ended.
+    /// Cuts the power and answers when the VM has ended; with the intent to restart, when it runs again.
     ForceStop {
         intent: Intent,
     },
@@ -76,7 +77,8 @@ impl From<Failure> for Error {
     }
 }
 
-/// Asks, and waits for the answer at most `deadline`. `None`: no supervisor listens.
+/// Asks, and waits for the answer at most `deadline`. `None`: no supervisor listens, or it has
+/// ended without an answer.
 pub fn ask(socket: &Path, request: &Request, deadline: Duration) -> Result<Option<Reply>> {
     let failed = |error: io::Error| {
         let what = match error.kind() {
@@ -100,10 +102,13 @@ pub fn ask(socket: &Path, request: &Request, deadline: Duration) -> Result<Optio
     line.push(b'\n');
     stream.write_all(&line).map_err(failed)?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
+    match BufReader::new(stream).read_line(&mut answer) {
+        // Killed with our request unread.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        read => read.map_err(failed)?,
+    };
     if answer.is_empty() {
-        return Err(Error::failed("the VM's supervisor ended before it answered")
-            .hint("look at `v vm ls` and `v vm log --supervisor`"));
+        return Ok(None);
     }
     serde_json::from_str(&answer).map(Some).map_err(|error| failed(error.into()))
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::Site;
 use super::launch::{Purpose, Starting, launch};
+use super::leftovers::{awaits_another_run, end_unseen};
 use crate::error::{OrFailed, Result};
 use crate::host::Lock;
-use crate::spec::{Exit, State};
+use crate::spec::State;
 use crate::store::{Record, Store};
 
 #[derive(Debug, Clone)]
@@ -15,7 +16,7 @@ pub struct Observed {
     pub record: Record,
     /// What the record says, unless the kernel knows better.
     pub state: State,
-    /// The hypervisor lives, but nobody watches it: its supervisor was killed.
+    /// The hypervisor lives, or shall be started again, but nobody watches: its supervisor was killed.
     pub unwatched: bool,
 }
 
@@ -27,6 +28,9 @@ pub fn observe(site: &Site, record: Record) -> Result<Observed> {
     }
     let alive = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor).is_some_and(|handle| handle.is_alive());
     if alive {
+        observed.unwatched = true;
+    } else if awaits_another_run(record) {
+        observed.state = State::Restarting;
         observed.unwatched = true;
     } else {
         observed.state = State::Crashed;
@@ -41,9 +45,12 @@ pub(super) fn is_supervised(site: &Site, record: &Record) -> Result<bool> {
 
 /// How long a new supervisor may take to find its way into a running guest.
 const ADOPT: Duration = Duration::from_secs(15);
+/// How long it may take to run the VM again.
+const AGAIN: Duration = Duration::from_secs(60);
 
-/// Mends what [`observe`] saw: a guest that nobody watches gets a new supervisor, and a run whose
-/// supervisor and hypervisor are both gone is recorded as ended, unseen.
+/// Mends what [`observe`] saw: a guest that nobody watches, or that shall run again, gets a new
+/// supervisor; any other run whose supervisor and hypervisor are both gone is recorded as ended,
+/// unseen, and what it left is cleared away.
 pub fn reconcile(site: &Site, store: &mut Store, record: Record) -> Result<Observed> {
     let observed = observe(site, record)?;
     if observed.unwatched {
@@ -52,22 +59,20 @@ pub fn reconcile(site: &Site, store: &mut Store, record: Record) -> Result<Obser
     if observed.state == observed.record.state {
         return Ok(observed);
     }
-    let vm = observed.record.spec.uuid;
-    let record = store.update(vm, |record| {
-        // A supervisor may have come or finished since we looked.
-        if record.state.is_live() && !is_supervised(site, record)? {
-            record.end(Exit::Lost)?;
-        }
-        Ok(record.clone())
-    })?;
-    observe(site, record)
+    let spec = observed.record.spec.clone();
+    end_unseen(site, store, &spec, None)?;
+    match store.get(spec.uuid)? {
+        Some(record) => observe(site, record),
+        None => Ok(observed),
+    }
 }
 
 /// What is seen once a new supervisor watches. One that cannot (its hypervisor hangs) changes
 /// nothing: the guest goes on unwatched, and can still be ended.
 fn adopt(site: &Site, store: &Store, unwatched: Observed) -> Result<Observed> {
     let spec = &unwatched.record.spec;
-    if let Err(error) = launch(site, spec, Purpose::Adopt, ADOPT).and_then(Starting::wait) {
+    let deadline = if awaits_another_run(&unwatched.record) { AGAIN } else { ADOPT };
+    if let Err(error) = launch(site, spec, Purpose::Adopt, deadline).and_then(Starting::wait) {
         tracing::warn!(vm = %spec.name, error = %error.chain().join(": "), "nobody can watch over it");
     }
     match store.get(spec.uuid)? {

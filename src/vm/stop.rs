@@ -4,6 +4,7 @@ use rustix::process::Signal;
 use uuid::Uuid;
 
 use super::control::{self, Reply, Request};
+use super::leftovers::end_unseen;
 use super::observe::is_supervised;
 use super::{Site, reconcile};
 use crate::error::{Error, OrFailed, Result};
@@ -12,7 +13,7 @@ use crate::spec::{Event, Exit, Intent, State};
 use crate::store::{Record, Store};
 
 /// How long a power cut may take: the hypervisor is killed, its ports are released.
-const FORCE_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const FORCE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a call that the hypervisor answers at once may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -49,11 +50,11 @@ fn state(reply: Reply) -> Result<State> {
     }
 }
 
-fn unexpected(reply: &Reply) -> Error {
+pub(super) fn unexpected(reply: &Reply) -> Error {
     Error::failed(format!("the VM's supervisor gave an answer to another question: {reply:?}"))
 }
 
-fn ask(
+pub(super) fn ask(
     site: &Site,
     store: &mut Store,
     record: Record,
@@ -62,16 +63,47 @@ fn ask(
     request: &Request,
     deadline: Duration,
 ) -> Result<Reply> {
+    let was_asked = record.state.is_live() && matches!(record.intent, Some(Intent::Stop | Intent::ForceStop));
     let observed = reconcile(site, store, record)?;
     let spec = &observed.record.spec;
     let failed = || format!("cannot {verb} `{}`", spec.name);
+    // A stop that was cut short: finding out has finished it.
+    if *event == Event::Stop
+        && was_asked
+        && !observed.state.is_live()
+        && let Some(exit) = observed.record.exit
+    {
+        return Ok(Reply::Ended { exit });
+    }
     observed.state.after(event).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed())))?;
-    match control::ask(&site.control_socket(spec.uuid), request, deadline).map_err(|error| error.context(failed()))? {
+    match ask_present(site, store, spec.uuid, request, deadline).map_err(|error| error.context(failed()))? {
         Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
         Some(reply) => Ok(reply),
         None => Err(Error::refused(failed())
             .source(Error::failed("no supervisor watches it"))
-            .hint(format!("its hypervisor does not answer; `v vm stop --force {}` ends it", spec.name))),
+            .hint(format!("type it again: a new one takes over; `v vm stop --force {}` cuts its power", spec.name))),
+    }
+}
+
+/// How long a supervisor that does not listen is waited for: it is about to, or about to end.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Asks the supervisor, if there is one. One that ends meanwhile, with the run, leaves the answer
+/// in the record.
+fn ask_present(site: &Site, store: &Store, vm: Uuid, request: &Request, deadline: Duration) -> Result<Option<Reply>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(reply) = control::ask(&site.control_socket(vm), request, deadline)? {
+            return Ok(Some(reply));
+        }
+        let Some(record) = store.get(vm)? else { return Err(Error::not_found("it was deleted meanwhile")) };
+        match is_supervised(site, &record)? {
+            true if Instant::now() < until => host::pause(Duration::from_millis(10)),
+            false if !record.state.is_live() => {
+                return Ok(record.exit.map(|exit| Reply::Ended { exit }));
+            }
+            _ => return Ok(None),
+        }
     }
 }
 
@@ -85,7 +117,7 @@ pub fn force_stop(site: &Site, store: &mut Store, vm: Uuid, intent: Intent) -> R
     let name = observed.record.spec.name.clone();
     let failed = || format!("cannot stop `{name}`");
     observed.state.after(&Event::Stop).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed())))?;
-    let asked = control::ask(&site.control_socket(vm), &Request::ForceStop { intent }, FORCE_DEADLINE);
+    let asked = ask_present(site, store, vm, &Request::ForceStop { intent }, FORCE_DEADLINE);
     match asked.map_err(|error| error.context(failed()))? {
         Some(Reply::Ended { exit }) => Ok(exit),
         Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
@@ -102,22 +134,15 @@ fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> {
             return Ok(record.exit.unwrap_or(Exit::Forced));
         }
         let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
-        let alive = hypervisor.is_some_and(|handle| handle.is_alive());
-        if !is_supervised(site, &record)? && !alive {
-            break;
-        }
         if let Some(hypervisor) = hypervisor {
             hypervisor.signal(Signal::KILL).or_failed(|| format!("cannot kill process {}", hypervisor.pid))?;
+        }
+        if !hypervisor.is_some_and(|handle| handle.is_alive()) {
+            end_unseen(site, store, &record.spec, Some(Exit::Forced))?;
         }
         if Instant::now() > deadline {
             return Err(Error::failed("its hypervisor does not end"));
         }
         host::pause(Duration::from_millis(20));
     }
-    store.update(vm, |record| {
-        if record.state.is_live() {
-            record.end(Exit::Forced)?;
-        }
-        Ok(Exit::Forced)
-    })
 }

@@ -1,7 +1,8 @@
+use super::leftovers::told;
 use super::{Site, delete};
 use crate::error::{OrFailed, Result};
 use crate::host::Handle;
-use crate::spec::{Event, State};
+use crate::spec::{Event, Progress, State};
 use crate::store::{Record, Store};
 
 /// Undoes what a dead `create` left half made and finishes what a dead `delete` left half gone.
@@ -23,15 +24,18 @@ fn collect(site: &Site, store: &mut Store, seen: &Record) -> Result<()> {
     }
     let taken = store.update(seen.spec.uuid, |record| {
         if !is_abandoned(record) {
-            return Ok(false);
+            return Ok(None);
         }
+        let was = record.clone();
         record.apply(&Event::Delete)?;
         record.owner = Some(us);
-        Ok(true)
+        Ok(Some(was))
     })?;
-    if taken {
-        tracing::info!(vm = %seen.spec.name, was = %seen.state, "collecting what a command left when it was cut short");
-        delete::finish(site, store, &seen.spec)?;
+    if let Some(was) = taken {
+        let cut = was.progress.as_ref().map_or_else(|| "its creation was cut short".to_owned(), Progress::cut_short);
+        let end = if was.state == State::Creating { "undone" } else { "finished" };
+        told(store, &was.spec, Some(cut), end)?;
+        delete::finish(site, store, &was.spec)?;
     }
     Ok(())
 }
