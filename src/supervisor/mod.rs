@@ -19,6 +19,8 @@ mod console;
 mod control;
 mod decide;
 mod log;
+#[cfg(test)]
+mod model_tests;
 mod owner;
 mod ports;
 mod watch;
