@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, missing_debug_implementations, clippy::disallowed_methods)]
 
 mod cli;
+mod crash;
 mod e2e;
 mod fixtures;
 mod golden;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Two cores, and several tests that boot a guest: more at once only makes each slower.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials = [cli::trials(), golden::trials(), layering::trials(), lifecycle::trials(), e2e::trials()];
+    let trials =
+        [cli::trials(), crash::trials(), golden::trials(), layering::trials(), lifecycle::trials(), e2e::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -20,17 +20,22 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for (name, test) in tests {
         for kind in [Kind::Real, Kind::Fake] {
-            let label = if matches!(kind, Kind::Real) { "cloud-hypervisor" } else { "stand-in" };
-            trials.push(trial(format!("lifecycle::{name} [{label}]"), move || test(&Stage::new(kind)?)));
+            trials.push(trial(format!("lifecycle::{name} [{}]", kind.label()), move || test(&Stage::new(kind)?)));
         }
     }
     trials
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub enum Kind {
     Real,
     Fake,
+}
+
+impl Kind {
+    pub fn label(self) -> &'static str {
+        if matches!(self, Kind::Real) { "cloud-hypervisor" } else { "stand-in" }
+    }
 }
 
 /// A world with a hypervisor.
@@ -40,7 +45,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    fn new(kind: Kind) -> Result<Self, Skip> {
+    pub fn new(kind: Kind) -> Result<Self, Skip> {
         let program = match kind {
             Kind::Real => {
                 let program = need_program("cloud-hypervisor")?;
