@@ -26,8 +26,7 @@ pub fn observe(site: &Site, record: Record) -> Result<Observed> {
     if !record.state.is_live() || is_supervised(site, record)? {
         return Ok(observed);
     }
-    let alive = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor).is_some_and(|handle| handle.is_alive());
-    if alive {
+    if is_alive(record) {
         observed.unwatched = true;
     } else if awaits_another_run(record) {
         observed.state = State::Restarting;
@@ -52,31 +51,34 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// supervisor; any other run whose supervisor and hypervisor are both gone is recorded as ended,
 /// unseen, and what it left is cleared away.
 pub fn reconcile(site: &Site, store: &mut Store, record: Record) -> Result<Observed> {
-    let observed = observe(site, record)?;
-    if observed.unwatched {
-        return adopt(site, store, observed);
+    let mut observed = observe(site, record)?;
+    // Twice, because a guest may end while its new supervisor is on the way.
+    for _ in 0..2 {
+        let mut failure = None;
+        if observed.unwatched {
+            failure = adopt(site, &observed.record).err();
+        } else if observed.state != observed.record.state {
+            end_unseen(site, store, &observed.record.spec, None)?;
+        } else {
+            break;
+        }
+        let Some(record) = store.get(observed.record.spec.uuid)? else { break };
+        observed = observe(site, record)?;
+        // One that cannot be watched (its hypervisor hangs) goes on as it is, and can still be ended.
+        if let Some(error) = failure.filter(|_| observed.unwatched && is_alive(&observed.record)) {
+            let name = &observed.record.spec.name;
+            tracing::warn!(vm = %name, error = %error.chain().join(": "), "nobody can watch over it");
+            break;
+        }
     }
-    if observed.state == observed.record.state {
-        return Ok(observed);
-    }
-    let spec = observed.record.spec.clone();
-    end_unseen(site, store, &spec, None)?;
-    match store.get(spec.uuid)? {
-        Some(record) => observe(site, record),
-        None => Ok(observed),
-    }
+    Ok(observed)
 }
 
-/// What is seen once a new supervisor watches. One that cannot (its hypervisor hangs) changes
-/// nothing: the guest goes on unwatched, and can still be ended.
-fn adopt(site: &Site, store: &Store, unwatched: Observed) -> Result<Observed> {
-    let spec = &unwatched.record.spec;
-    let deadline = if awaits_another_run(&unwatched.record) { AGAIN } else { ADOPT };
-    if let Err(error) = launch(site, spec, Purpose::Adopt, deadline).and_then(Starting::wait) {
-        tracing::warn!(vm = %spec.name, error = %error.chain().join(": "), "nobody can watch over it");
-    }
-    match store.get(spec.uuid)? {
-        Some(record) => observe(site, record),
-        None => Ok(unwatched),
-    }
+fn adopt(site: &Site, record: &Record) -> Result<()> {
+    let deadline = if awaits_another_run(record) { AGAIN } else { ADOPT };
+    launch(site, &record.spec, Purpose::Adopt, deadline).and_then(Starting::wait)
+}
+
+fn is_alive(record: &Record) -> bool {
+    record.runtime.as_ref().and_then(|runtime| runtime.hypervisor).is_some_and(|handle| handle.is_alive())
 }

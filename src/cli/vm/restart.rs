@@ -46,8 +46,7 @@ fn restart_one(site: &Site, record: Record, how: &How, ui: &Ui) -> Result<()> {
         return start_all(site, &mut store, vec![observed.record], Duration::from_secs(60), None, ui);
     }
     let mut outcome = Restarted::StillRunning;
-    let unwatched = observed.unwatched;
-    if !(how.at_once() || unwatched && how.force) {
+    if !(how.at_once() || observed.unwatched && how.force) {
         outcome = vm::restart(site, &mut store, observed.record, Some(how.timeout()))?;
         if outcome == Restarted::StillRunning && how.force {
             ui.say(format!("`{name}` has not shut down in {} s: cutting its power", how.timeout().as_secs()));
@@ -56,13 +55,16 @@ fn restart_one(site: &Site, record: Record, how: &How, ui: &Ui) -> Result<()> {
     if outcome == Restarted::StillRunning && how.force {
         let gone = || Error::not_found("the VM was deleted meanwhile");
         let record = store.get(vm)?.ok_or_else(gone)?;
-        if unwatched {
+        outcome = match vm::restart(site, &mut store, record, None) {
+            Ok(outcome) => outcome,
             // Its hypervisor hangs, so there is no supervisor to ask.
-            vm::force_stop(site, &mut store, vm, Intent::Restart)?;
-            let record = store.get(vm)?.ok_or_else(gone)?;
-            return start_all(site, &mut store, vec![record], Duration::from_secs(60), None, ui);
-        }
-        outcome = vm::restart(site, &mut store, record, None)?;
+            Err(_) if vm::observe(site, store.get(vm)?.ok_or_else(gone)?)?.unwatched => {
+                vm::force_stop(site, &mut store, vm, Intent::Stop)?;
+                let record = store.get(vm)?.ok_or_else(gone)?;
+                return start_all(site, &mut store, vec![record], Duration::from_secs(60), None, ui);
+            }
+            Err(error) => return Err(error),
+        };
     }
     match outcome {
         Restarted::Running => {
