@@ -5,6 +5,7 @@
 mod faults;
 mod life;
 mod many;
+mod restart;
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use crate::world::{Outcome, Skip, World, exercised, need_program, skip, trial};
 type Test = fn(&Stage) -> Outcome;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: Vec<(&str, Test)> = [life::TESTS, faults::TESTS, many::TESTS].concat();
+    let tests: Vec<(&str, Test)> = [life::TESTS, faults::TESTS, many::TESTS, restart::TESTS].concat();
     let mut trials = Vec::new();
     for (name, test) in tests {
         for kind in [Kind::Real, Kind::Fake] {
