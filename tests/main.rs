@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, missing_debug_implementations, clippy::disallowed_methods)]
 
 mod cli;
+mod crash;
 mod e2e;
 mod faults;
 mod fixtures;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(2));
     let trials = [
         cli::trials(),
+        crash::trials(),
         golden::trials(),
         layering::trials(),
         lifecycle::trials(),

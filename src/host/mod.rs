@@ -7,6 +7,8 @@ mod clock;
 mod descriptors;
 mod dirs;
 mod facts;
+#[cfg(feature = "failpoints")]
+mod failpoint;
 mod folder;
 mod gate;
 mod image_file;
@@ -35,6 +37,8 @@ pub use clock::{Timestamp, now, pause};
 pub use descriptors::{connection_on_stdin, is_plain, memory_file, peer_uid, receive_with, send_with};
 pub use dirs::{Dirs, Mode};
 pub use facts::{check_descriptors, descriptor_limit, memory_size};
+#[cfg(feature = "failpoints")]
+pub use failpoint::failpoint;
 pub use folder::{give_folder, hand_over, let_through, make_private, shut_out};
 pub use gate::{Gate, Gated, Runner, pass_gate};
 pub use image_file::{free_space, open_image};

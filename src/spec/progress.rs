@@ -13,6 +13,14 @@ pub struct Progress {
     pub done: bool,
 }
 
+impl Progress {
+    /// For whoever finds it left behind: what was cut short, and where.
+    pub fn cut_short(&self) -> String {
+        let place = if self.done { "after" } else { "at" };
+        format!("{} was cut short {place} `{}`", self.verb, self.step)
+    }
+}
+
 /// What is done to a VM in steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -11,6 +11,7 @@ mod follow;
 mod history;
 mod migrations;
 mod open;
+mod progress;
 mod record;
 mod vms;
 

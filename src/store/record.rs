@@ -59,11 +59,36 @@ pub struct Retries {
     pub next_at: Timestamp,
 }
 
+impl Runtime {
+    /// What is known when a supervisor begins.
+    pub fn of(supervisor: Handle) -> Self {
+        Self { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() }
+    }
+}
+
 impl Record {
     /// Moves the state, or refuses. The other fields are the caller's: only it knows what it did.
     pub fn apply(&mut self, event: &Event) -> Result<(), Refusal> {
         self.state = self.state.after(event)?;
         Ok(())
+    }
+
+    /// How a run ended that nobody saw end: its supervisor and its hypervisor are gone.
+    pub fn unseen_exit(&self) -> Exit {
+        match (self.state, self.intent) {
+            (State::Starting, _) => {
+                Exit::BootFailed { detail: "its supervisor was killed while it was starting".to_owned() }
+            }
+            (_, Some(Intent::ForceStop)) => Exit::Forced,
+            _ => Exit::Lost,
+        }
+    }
+
+    /// Takes in the end of such a run.
+    pub fn end_unseen(&mut self) -> Result<Exit, Refusal> {
+        let exit = self.unseen_exit();
+        self.end(exit.clone())?;
+        Ok(exit)
     }
 
     /// Takes in the end of a run: how it ended is kept, and nothing of the run itself.
@@ -73,6 +98,7 @@ impl Record {
         self.runtime = None;
         self.intent = None;
         self.started_at = None;
+        self.progress = None;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! What follows the end of a run: nothing, or another run.
 //!
-//! What was asked for is the end. What nobody asked for is followed by another run where the VM's
+//! What was asked for is the end, unless it was a restart: the same supervisor runs the VM again, so
+//! that a `v vm restart` that is killed loses nothing. What nobody asked for is followed by another run where the VM's
 //! policy says so: after a pause that doubles with each attempt of a series, and not for ever. A
 //! run that lasted begins a new series.
 //!
@@ -43,9 +44,14 @@ pub(super) enum Next {
         attempts: u32,
     },
     Again(Retries),
+    /// A restart was asked for.
+    AtOnce,
 }
 
 fn after(policy: Restart, run: &Run<'_>, now: Timestamp) -> Next {
+    if run.intent == Some(Intent::Restart) {
+        return Next::AtOnce;
+    }
     let wanted = match (policy, run.exit) {
         _ if run.intent.is_some() => false,
         (Restart::No, _) | (_, Exit::Stopped | Exit::Forced) => false,
@@ -77,11 +83,11 @@ pub(super) fn left(retries: &Retries, now: Timestamp) -> Duration {
     Duration::try_from(retries.next_at.duration_since(now)).unwrap_or_default().min(LONGEST)
 }
 
-/// What will follow if the record's run ends so.
-pub(super) fn foresee(record: &Record, exit: &Exit, now: Timestamp) -> Next {
+/// What will follow if the record's run, of which `intent` was asked, ends so.
+pub(super) fn foresee(record: &Record, exit: &Exit, intent: Option<Intent>, now: Timestamp) -> Next {
     let run = Run {
         exit,
-        intent: record.intent,
+        intent,
         // A clock that was set back makes a short run of it.
         lasted: record.started_at.map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default()),
         series: record.retries.as_ref(),
@@ -91,17 +97,30 @@ pub(super) fn foresee(record: &Record, exit: &Exit, now: Timestamp) -> Next {
 
 /// Takes in the end of a run and what follows it, in one change: a supervisor that is killed right
 /// after it leaves behind what the next one goes on with.
-pub(super) fn settle(record: &mut Record, exit: Exit, now: Timestamp, supervisor: Handle) -> Result<Next, Refusal> {
-    let next = foresee(record, &exit, now);
+pub(super) fn settle(
+    record: &mut Record,
+    exit: Exit,
+    intent: Option<Intent>,
+    now: Timestamp,
+    supervisor: Handle,
+) -> Result<Next, Refusal> {
+    let next = foresee(record, &exit, intent, now);
     record.end(exit)?;
     match &next {
+        // The wish stays until the VM runs again.
+        Next::AtOnce => {
+            record.apply(&Event::Retry)?;
+            record.intent = Some(Intent::Restart);
+            record.retries = None;
+            record.runtime = Some(Runtime::of(supervisor));
+        }
         Next::End => record.retries = None,
         // They stay, to be told.
         Next::GiveUp { .. } => {}
         Next::Again(retries) => {
             record.apply(&Event::Retry)?;
             record.retries = Some(retries.clone());
-            record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() });
+            record.runtime = Some(Runtime::of(supervisor));
         }
     }
     Ok(next)
@@ -145,6 +164,7 @@ mod tests {
             for (policy, expected) in policies {
                 let word = |series| match after(policy, &run(&exit, series), NOW) {
                     Next::Again(_) => "yes",
+                    Next::AtOnce => "at once",
                     Next::End => "no",
                     Next::GiveUp { .. } => "gave up",
                 };
@@ -205,6 +225,7 @@ mod tests {
             let lasted = Some(Duration::from_secs(lasted));
             let next = after(Restart::Always, &Run { exit: &exit, intent, lasted, series: Some(&series) }, NOW);
             match next {
+                Next::AtOnce => prop_assert_eq!(intent, Some(Intent::Restart)),
                 Next::End => prop_assert!(intent.is_some()),
                 Next::GiveUp { .. } => prop_assert!(intent.is_none() && attempts >= MOST),
                 Next::Again(retries) => {

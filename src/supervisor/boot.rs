@@ -14,7 +14,7 @@ use crate::host::{self, Gate, Handle, Runner};
 use crate::hypervisor::{self, Launch, Machine};
 use crate::network;
 use crate::spec::VmSpec;
-use crate::vm::{self, Site};
+use crate::vm::{self, Site, Steps};
 
 /// A VM that runs.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ pub(super) async fn boot(
     spec: &VmSpec,
     ports: &Ports<'_>,
     deadline: Duration,
+    steps: &Steps,
     launched: impl Fn(Handle, Option<SocketAddrV4>) -> Result<()>,
 ) -> Result<Booted> {
     let run = site.hypervisor_run(spec.uuid);
@@ -81,7 +82,7 @@ pub(super) async fn boot(
         true => Some(network::free_port(vm::preferred_ssh(spec))?),
         false => None,
     };
-    let taps = ports.prepare()?;
+    let taps = steps.step("ports", || ports.prepare())?;
     let serial = run.join("serial.sock");
     let dir = site.dirs.vm(spec.uuid);
     let console_log = site.console_log(spec.uuid);
@@ -100,12 +101,14 @@ pub(super) async fn boot(
     };
     let start = async {
         let driver = hypervisor::driver(spec.hypervisor);
-        let mut machine = driver.launch(launch, &|process| launched(process, ssh)).await?;
-        let console = Console::connect(&serial, &console_log, machine.handle().pid).await?;
-        machine.boot().await?;
+        let spawned = |process| steps.step("process", || launched(process, ssh));
+        let mut machine = steps.wait("launch", driver.launch(launch, &spawned)).await?;
+        let pid = machine.handle().pid;
+        let console = steps.wait("console", Console::connect(&serial, &console_log, pid)).await?;
+        steps.wait("boot", machine.boot()).await?;
         Ok((machine, console))
     };
     // Some hypervisors block until their vhost-user sockets are connected: both go on together.
-    let ((machine, console), ()) = tokio::try_join!(start, ports.connect(&run, deadline))?;
+    let ((machine, console), ()) = tokio::try_join!(start, ports.connect(&run, deadline, steps))?;
     Ok(Booted { machine, console, ssh })
 }

@@ -60,7 +60,7 @@ impl Console {
         Ok(Self { serial, path, hypervisor, log })
     }
 
-    /// Serves it until the task is dropped: logs, and lets clients attach at `socket`.
+    /// Serves it until the task is ended: logs, and lets clients attach at `socket`.
     pub(super) async fn serve(self, socket: UnixListener) {
         let log = Rc::new(RefCell::new(self.log));
         let mut logging = true;

@@ -28,7 +28,11 @@ pub(super) fn listen(socket: &Path) -> Result<mpsc::Receiver<Asked>> {
     let (sender, receiver) = mpsc::channel(16);
     tokio::task::spawn_local(async move {
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = sender.closed() => return,
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     tokio::task::spawn_local(serve(stream, sender.clone()));
                 }

@@ -14,14 +14,16 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::again::{self, Next};
 use super::boot;
+use super::decide;
 use super::last_word::until_recorded;
-use super::owner::{Doors, Ready, Supervisor, Task, seen_end};
-use super::watch::{Run, Waiting};
-use crate::error::{Error, OrFailed, Result};
+use super::owner::{Doors, Ready, Supervisor, Task, seen_end, tell_the_end, this_process};
+use super::watch::{End, Run, Waiting};
+use crate::error::{Error, Result};
 use crate::host::{self, Handle};
-use crate::spec::{Actor, Event, Exit, Happening, Refusal, State};
+use crate::spec::{Actor, Event, Exit, Happening, Intent, Refusal, State, Verb};
 use crate::store::{Retries, Runtime, Store};
 use crate::vm::control::{Failure, Reply, Request};
+use crate::vm::{self, Steps};
 
 /// How often what cannot be recorded is tried.
 const TRY: Duration = Duration::from_secs(1);
@@ -31,7 +33,7 @@ const TRY: Duration = Duration::from_secs(1);
 pub(super) enum Life {
     Ended {
         exit: Exit,
-        waiting: Waiting,
+        waiting: Vec<Waiting>,
         /// Why the first run never began.
         failure: Option<Error>,
     },
@@ -51,26 +53,36 @@ enum Waited {
 impl Supervisor<'_> {
     /// An error means that there is a guest, or an attempt to come, that nobody could watch.
     pub(super) async fn live(&self, mut task: Task, ready: &mut Ready) -> Result<Life> {
-        let mut first = matches!(task, Task::Start);
-        let mut doors = match self.enter(&task) {
+        // Whether somebody waits to hear that it does not start.
+        let mut awaited = matches!(task, Task::Start(_));
+        let mut steps = match &task {
+            Task::Start(verb) => Some(self.steps(*verb)),
+            Task::Adopt(..) | Task::Again(_) => None,
+        };
+        let mut doors = match self.enter(&task, steps.as_ref()) {
             Ok(doors) => doors,
-            Err(error) if first => {
-                let exit = Exit::BootFailed { detail: error.chain().join(": ") };
-                self.end(&exit).await?;
-                return Ok(Life::Ended { exit, waiting: Vec::new(), failure: Some(error) });
+            Err(error) if awaited => {
+                let end = End::of_a_failed_start(&error);
+                self.end(&end).await?;
+                return Ok(Life::Ended { exit: end.exit, waiting: end.waiting, failure: Some(error) });
             }
             Err(error) => return Err(error),
         };
         loop {
             let run = match task {
-                Task::Start => self.start(&mut doors, ready).await,
+                Task::Start(verb) => {
+                    let steps = steps.take().unwrap_or_else(|| self.steps(verb));
+                    self.start(steps, &mut doors, ready).await
+                }
                 Task::Adopt(record, hypervisor) => match self.adopt(&record, hypervisor, &mut doors, ready).await {
                     // A guest that could not be adopted lives on, unless its end was the reason.
                     Err(error) if !has_ended(hypervisor).await => return Err(error),
                     Err(_) => {
-                        self.release_ports();
-                        let exit = seen_end(hypervisor, record.intent).unwrap_or(Exit::Unseen);
-                        Ok(Run::Ended(exit, Vec::new()))
+                        let exit = seen_end(hypervisor, record.intent).unwrap_or(match record.intent {
+                            Some(Intent::ForceStop) => Exit::Forced,
+                            _ => Exit::Unseen,
+                        });
+                        Ok(Run::Ended(End { exit, intent: record.intent, waiting: Vec::new() }))
                     }
                     run => run,
                 },
@@ -79,43 +91,51 @@ impl Supervisor<'_> {
                     match self.wait(&mut doors, &retries).await {
                         Waited::Begun(asker) => {
                             ready.ask(asker);
-                            self.start(&mut doors, ready).await
+                            self.start(self.steps(Verb::Start), &mut doors, ready).await
                         }
                         Waited::Stopped(reply) => {
                             self.leave_runtime_folder();
-                            let waiting = reply.into_iter().collect();
+                            let waiting = reply.into_iter().map(|reply| Waiting { reply, restart: false }).collect();
                             return Ok(Life::Ended { exit: Exit::Stopped, waiting, failure: None });
                         }
                         Waited::HandOver => return Ok(Life::HandOver(None)),
                     }
                 }
             };
-            let (exit, mut waiting, failure) = match run {
-                Ok(Run::Ended(exit, waiting)) => (exit, waiting, None),
+            let (mut end, failure) = match run {
+                Ok(Run::Ended(end)) => (end, None),
                 Ok(Run::HandOver) => return Ok(Life::HandOver(None)),
                 // A run that never began has ended, too.
-                Err(error) => (Exit::BootFailed { detail: error.chain().join(": ") }, Vec::new(), Some(error)),
+                Err(error) => (End::of_a_failed_start(&error), Some(error)),
             };
-            waiting.extend(ready.asker());
-            tracing::info!(%exit, "ended");
-            match self.end(&exit).await? {
+            end.waiting.extend(ready.asker().map(|reply| Waiting { reply, restart: false }));
+            tracing::info!(exit = %end.exit, "ended");
+            let next = self.end(&end).await?;
+            let End { exit, waiting, .. } = end;
+            match next {
                 Some(Next::Again(retries)) => {
                     if let Some(error) = failure {
                         tracing::error!(error = %error.chain().join(": "), "not started");
                     }
                     tracing::info!(attempt = retries.attempts, at = %retries.next_at, "it will be started again");
-                    for reply in waiting {
-                        let _ = reply.send(Reply::Ended { exit: exit.clone() });
-                    }
+                    tell_the_end(waiting, &exit);
                     task = Task::Again(retries);
-                    first = false;
+                    awaited = false;
+                }
+                Some(Next::AtOnce) => {
+                    let (restarts, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|one| one.restart);
+                    ready.restarts.extend(restarts.into_iter().map(|one| one.reply));
+                    tell_the_end(others, &exit);
+                    self.begin_restart()?;
+                    task = Task::Start(Verb::Restart);
+                    awaited = true;
                 }
                 Some(Next::End | Next::GiveUp { .. }) => {
-                    return Ok(Life::Ended { exit, waiting, failure: failure.filter(|_| first) });
+                    return Ok(Life::Ended { exit, waiting, failure: failure.filter(|_| awaited) });
                 }
                 None => {
-                    for reply in waiting {
-                        let _ = reply.send(Reply::HandingOver);
+                    for one in waiting {
+                        let _ = one.reply.send(Reply::HandingOver);
                     }
                     return Ok(Life::HandOver(Some(exit)));
                 }
@@ -124,11 +144,31 @@ impl Supervisor<'_> {
     }
 
     /// A runtime folder for what is to come, with the control socket in it.
-    fn enter(&self, task: &Task) -> Result<Doors> {
-        if !matches!(task, Task::Adopt(..)) {
-            boot::fresh_runtime_folder(self.site, self.spec.uuid, None)?;
+    fn enter(&self, task: &Task, steps: Option<&Steps>) -> Result<Doors> {
+        let fresh = || boot::fresh_runtime_folder(self.site, self.spec.uuid, None);
+        match (task, steps) {
+            (Task::Adopt(..), _) => self.open_doors(),
+            (_, Some(steps)) => {
+                steps.step("runtime folder", fresh)?;
+                steps.step("doors", || self.open_doors())
+            }
+            (_, None) => {
+                fresh()?;
+                self.open_doors()
+            }
         }
-        self.open_doors()
+    }
+
+    /// Records that the VM, which is `restarting` because somebody asked for it, starts.
+    fn begin_restart(&self) -> Result<()> {
+        let us = this_process()?;
+        vm::opening(Verb::Restart, "starting", |progress| {
+            self.update(|record| {
+                decide::start(record, us)?;
+                record.progress = Some(progress);
+                Ok(())
+            })
+        })
     }
 
     /// Serves the control socket until the next attempt is due, and records its start.
@@ -185,10 +225,10 @@ impl Supervisor<'_> {
 
     /// One that a person wants at once begins no series: if it fails they are told.
     fn begin_attempt(&self, asked_for: bool) -> Result<()> {
-        let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+        let us = this_process()?;
         self.update(|record| {
             record.apply(&Event::Start)?;
-            record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() });
+            record.runtime = Some(Runtime::of(us));
             record.intent = None;
             if asked_for {
                 record.retries = None;
@@ -209,8 +249,13 @@ impl Supervisor<'_> {
 
     /// The last word on a run: nothing of it is left on the host, and what follows it is recorded
     /// with it. `None`: only a newer program can record it.
-    async fn end(&self, exit: &Exit) -> Result<Option<Next>> {
-        let try_once = || match self.try_end(exit) {
+    async fn end(&self, end: &End) -> Result<Option<Next>> {
+        let steps = self.steps(if end.intent == Some(Intent::Restart) { Verb::Restart } else { Verb::Stop });
+        steps.step("ports released", || {
+            self.release_ports();
+            Ok(())
+        })?;
+        let try_once = || match self.try_end(end, &steps) {
             Ok(next) => Ok(Some(next)),
             Err(_) if self.is_outdated() => Ok(None),
             Err(error) => Err(error),
@@ -218,22 +263,27 @@ impl Supervisor<'_> {
         until_recorded(try_once).await
     }
 
-    fn try_end(&self, exit: &Exit) -> Result<Next> {
+    fn try_end(&self, end: &End, steps: &Steps) -> Result<Next> {
         let mut store = self.site.store()?.acting_as(Actor::Supervisor);
         let now = host::now();
-        let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+        let us = this_process()?;
         let Some(record) = store.get(self.spec.uuid)? else {
             return Err(Error::not_found("the VM is gone"));
         };
         // Whoever finds it ended finds nothing of it; whoever finds it waiting can ask it.
-        match again::foresee(&record, exit, now) {
-            Next::Again(_) => {
-                let control = self.site.control_socket(self.spec.uuid);
-                boot::fresh_runtime_folder(self.site, self.spec.uuid, Some(&control))?;
+        steps.step("runtime folder removed", || {
+            match again::foresee(&record, &end.exit, end.intent, now) {
+                Next::Again(_) | Next::AtOnce => {
+                    let control = self.site.control_socket(self.spec.uuid);
+                    boot::fresh_runtime_folder(self.site, self.spec.uuid, Some(&control))?;
+                }
+                Next::End | Next::GiveUp { .. } => self.leave_runtime_folder(),
             }
-            Next::End | Next::GiveUp { .. } => self.leave_runtime_folder(),
-        }
-        let next = store.update(self.spec.uuid, |record| Ok(again::settle(record, exit.clone(), now, supervisor)?))?;
+            Ok(())
+        })?;
+        let next = steps.closing("ended", || {
+            store.update(self.spec.uuid, |record| Ok(again::settle(record, end.exit.clone(), end.intent, now, us)?))
+        })?;
         tell_giving_up(&mut store, self.spec, &next);
         Ok(next)
     }

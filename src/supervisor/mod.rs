@@ -5,7 +5,7 @@
 //!   then, until the hypervisor ends: its events, the control socket, SIGTERM; and beside that the
 //!   ports, which are put back when somebody takes them away (`switch`, `care`)
 //! ended ─► release ports ─► record `stopped` or `crashed`, with the reason ─► lock dropped
-//!   or, where the VM's policy says so: record `restarting` ─► wait ─► ports ─► launch …
+//!   or, where it was asked for or the VM's policy says so: record `restarting` ─► (wait ─►) once more
 //! ```
 //!
 //! It holds the VM's lock as long as it lives: whoever can take the lock knows that no supervisor
@@ -20,11 +20,14 @@ mod boot;
 mod care;
 mod console;
 mod control;
+mod decide;
 mod handover;
 mod last_word;
 mod life;
 mod limits;
 mod log;
+#[cfg(test)]
+mod model_tests;
 mod owner;
 mod ports;
 mod switch;

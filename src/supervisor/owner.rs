@@ -12,23 +12,23 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::again::{self, Next};
 use super::boot::{self, Booted};
 use super::console::Console;
 use super::control::{self, Asked};
+use super::decide::{self, Decision, decide};
 use super::handover::{Handed, Successor};
 use super::life::{Life, tell_giving_up};
 use super::ports::Ports;
-use super::watch::{Run, Told, exit_of, watch};
+use super::watch::{End, Run, Told, Waiting, exit_of, watch};
 use super::{limits, unit};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Child, Gate, Handle, Lock, LockError};
 use crate::hypervisor::{self, Machine};
 use crate::network::ovs::Ovs;
-use crate::spec::{Actor, Event, Exit, Happening, Intent, Refusal, State, VmSpec};
-use crate::store::{Record, Retries, Runtime};
+use crate::spec::{Actor, Event, Exit, Happening, Intent, Progress, Refusal, State, Verb, VmSpec};
+use crate::store::{Record, Retries};
 use crate::vm::control::{Failure, Reply, Request};
-use crate::vm::{Purpose, Site};
+use crate::vm::{self, Purpose, Site, Steps};
 
 /// How long a lock that is about to be given back, or a record that is about to be written, is
 /// waited for.
@@ -51,7 +51,7 @@ pub fn supervise(
     ready: Option<OwnedFd>,
     handed: Handed,
 ) -> Result<()> {
-    let mut ready = Ready { listener: ready.map(Listener::Pipe), said: false };
+    let mut ready = Ready { listener: ready.map(Listener::Pipe), restarts: Vec::new(), said: false };
     let result =
         host::check_descriptors(DESCRIPTORS).and_then(|()| own(site, vm, purpose, actor, deadline, &mut ready, handed));
     match &result {
@@ -88,16 +88,15 @@ fn own(
     };
     loop {
         let (task, spec) = loop {
-            match begin(site, vm, purpose, actor, ended.take())? {
-                Begin::Nothing => return Ok(()),
-                Begin::Unfinished(spec, hypervisor) => undo_unfinished(site, &spec, hypervisor, &ovs)?,
-                Begin::Gone(spec, next) => clear_up(site, &spec, &next, &ovs)?,
-                Begin::Start(spec) => break (Task::Start, spec),
-                Begin::Wait(spec, retries) => break (Task::Again(retries), spec),
-                Begin::Adopt(record, hypervisor) => {
-                    let spec = record.spec.clone();
-                    break (Task::Adopt(record, hypervisor), spec);
-                }
+            let (decision, record) = begin(site, vm, purpose, actor)?;
+            let spec = record.spec.clone();
+            match decision {
+                Decision::Nothing => return Ok(()),
+                Decision::CutShort(hypervisor) => clear_cut_short(site, &record, hypervisor, ended.take())?,
+                Decision::Start if record.intent == Some(Intent::Restart) => break (Task::Start(Verb::Restart), spec),
+                Decision::Start => break (Task::Start(Verb::Start), spec),
+                Decision::Wait(retries) => break (Task::Again(retries), spec),
+                Decision::Adopt(hypervisor) => break (Task::Adopt(Box::new(record), hypervisor), spec),
             }
         };
         let aim = if matches!(task, Task::Adopt(..)) { "watch over" } else { "start" };
@@ -114,11 +113,15 @@ fn own(
                 // Answers only now, so that whoever waited finds the record written, the ports free,
                 // and can start the VM again at once.
                 drop(lock);
-                for reply in waiting {
-                    let _ = reply.send(Reply::Ended { exit: exit.clone() });
-                }
-                tasks.block_on(&runtime, settled());
-                return failure.map_or(Ok(()), |error| Err(error.context(failed())));
+                let failure = failure.map(|error| error.context(failed()));
+                tasks.block_on(&runtime, async {
+                    tell_the_end(waiting, &exit);
+                    if let Some(error) = &failure {
+                        ready.say(Some(error));
+                    }
+                    settled().await;
+                });
+                return failure.map_or(Ok(()), Err);
             }
             Life::HandOver(exit) => {
                 tasks.block_on(&runtime, settled());
@@ -164,68 +167,41 @@ fn take_lock(site: &Site, vm: Uuid, purpose: Purpose) -> Result<Option<Lock>> {
     }
 }
 
-/// What there is to do for the holder of the lock.
-enum Begin {
-    /// The start is recorded.
-    Start(VmSpec),
-    Adopt(Box<Record>, Handle),
-    /// A supervisor was killed while it was starting the VM, and its hypervisor is still there.
-    Unfinished(VmSpec, Handle),
-    /// The run has ended, which is recorded with what follows; its ports may be left.
-    Gone(VmSpec, Next),
-    /// The next attempt is to come.
-    Wait(VmSpec, Retries),
-    Nothing,
-}
-
 pub(super) enum Task {
-    Start,
+    /// The start is recorded.
+    Start(Verb),
     Adopt(Box<Record>, Handle),
     Again(Retries),
 }
 
-/// `ended` is the end of the run, if somebody has seen it.
-fn begin(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor, ended: Option<Exit>) -> Result<Begin> {
-    let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
-    site.store()?.acting_as(actor.clone()).update(vm, |record| {
-        let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
-        match hypervisor.filter(|handle| record.state.is_live() && handle.is_alive()) {
-            // A boot is never taken up in the middle.
-            Some(hypervisor) if record.state == State::Starting => {
-                return Ok(Begin::Unfinished(record.spec.clone(), hypervisor));
+/// What there is to do for the holder of the lock, recorded, and the record as it is then.
+fn begin(site: &Site, vm: Uuid, purpose: Purpose, actor: &Actor) -> Result<(Decision, Record)> {
+    let us = this_process()?;
+    let record = |progress: Option<Progress>| {
+        site.store()?.acting_as(actor.clone()).update(vm, |record| {
+            let failed = format!("cannot start `{}`", record.spec.name);
+            let decision = decide(record, purpose, us, Handle::is_alive)
+                .map_err(|refusal| Error::refused(format!("{failed}: {refusal}")))?;
+            if decision == Decision::Start {
+                record.progress = progress;
             }
-            Some(hypervisor) if purpose == Purpose::Adopt => {
-                return Ok(Begin::Adopt(Box::new(record.clone()), hypervisor));
-            }
-            Some(_) => {
-                let refusal = Refusal::AlreadyRunning;
-                return Err(Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)));
-            }
-            None if record.state.is_run() => {
-                let exit = ended.or_else(|| seen_end(hypervisor?, record.intent)).unwrap_or(Exit::Lost);
-                if purpose == Purpose::Adopt {
-                    let next = again::settle(record, exit, host::now(), supervisor)?;
-                    return Ok(Begin::Gone(record.spec.clone(), next));
-                }
-                record.end(exit)?;
-            }
-            None => {}
-        }
-        if purpose == Purpose::Adopt {
-            let Some(retries) = record.retries.clone().filter(|_| record.state == State::Restarting) else {
-                return Ok(Begin::Nothing);
-            };
-            record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() });
-            return Ok(Begin::Wait(record.spec.clone(), retries));
-        }
-        record
-            .apply(&Event::Start)
-            .map_err(|refusal| Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)))?;
-        record.runtime = Some(Runtime { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() });
-        record.intent = None;
-        record.retries = None;
-        Ok(Begin::Start(record.spec.clone()))
-    })
+            Ok((decision, record.clone()))
+        })
+    };
+    match purpose {
+        Purpose::Start => vm::opening(Verb::Start, "starting", |progress| record(Some(progress))),
+        Purpose::Adopt => record(None),
+    }
+}
+
+pub(super) fn this_process() -> Result<Handle> {
+    Handle::current().or_failed(|| "cannot read this process's start time".to_owned())
+}
+
+pub(super) fn tell_the_end(waiting: Vec<Waiting>, exit: &Exit) {
+    for one in waiting {
+        let _ = one.reply.send(Reply::Ended { exit: exit.clone() });
+    }
 }
 
 /// How a hypervisor ended that died while this process became another program.
@@ -233,36 +209,30 @@ pub(super) fn seen_end(hypervisor: Handle, intent: Option<Intent>) -> Option<Exi
     Some(exit_of(Child::ended(hypervisor).ok()??, intent, Told::default(), || false, String::new))
 }
 
-/// Does for a supervisor that was killed what it would have done after the end of the run.
-fn clear_up(site: &Site, spec: &VmSpec, next: &Next, ovs: &Ovs) -> Result<()> {
-    Ports::new(spec, ovs.clone()).release();
-    let run = site.dirs.run(spec.uuid);
-    if let Err(error) = fs::remove_dir_all(run) {
-        tracing::warn!(%error, "runtime folder not removed");
-    }
-    tell_giving_up(&mut site.store()?.acting_as(Actor::Supervisor), spec, next);
-    Ok(())
-}
-
-/// Ends what a killed supervisor had begun to start: the hypervisor, its ports, the record.
-fn undo_unfinished(site: &Site, spec: &VmSpec, hypervisor: Handle, ovs: &Ovs) -> Result<()> {
-    let failed = || format!("cannot end process {}, which was to run `{}`", hypervisor.pid, spec.name);
-    hypervisor.signal(ProcessSignal::KILL).or_failed(failed)?;
-    let until = Instant::now() + KILLED;
-    while hypervisor.is_alive() {
-        if Instant::now() >= until {
-            return Err(Error::failed(failed()));
+/// Ends what a killed supervisor was at work on: the hypervisor, its ports, its folder, the record.
+/// `seen`: how the run ended, if somebody knows.
+fn clear_cut_short(site: &Site, record: &Record, hypervisor: Option<Handle>, seen: Option<Exit>) -> Result<()> {
+    let spec = &record.spec;
+    if let Some(hypervisor) = hypervisor {
+        let failed = || format!("cannot end process {}, which was to run `{}`", hypervisor.pid, spec.name);
+        hypervisor.signal(ProcessSignal::KILL).or_failed(failed)?;
+        let until = Instant::now() + KILLED;
+        while hypervisor.is_alive() {
+            if Instant::now() >= until {
+                return Err(Error::failed(failed()));
+            }
+            host::pause(Duration::from_millis(10));
         }
-        host::pause(Duration::from_millis(10));
     }
-    Ports::new(spec, ovs.clone()).release();
-    let detail = "its supervisor was killed while it was starting".to_owned();
-    let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    let gone = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor).filter(|_| hypervisor.is_none());
+    let seen = seen.or_else(|| seen_end(gone?, record.intent));
+    vm::clear_run(site, spec)?;
+    let us = this_process()?;
     let mut store = site.store()?.acting_as(Actor::Supervisor);
-    let next = store
-        .update(spec.uuid, |record| Ok(again::settle(record, Exit::BootFailed { detail }, host::now(), supervisor)?))?;
+    let next = store.update(spec.uuid, |record| Ok(decide::cut_short(record, seen, host::now(), us)?))?;
     tell_giving_up(&mut store, spec, &next);
-    Ok(())
+    let became = if record.state == State::Starting { "undone" } else { "cleared away" };
+    vm::told(&mut store, spec, record.progress.as_ref().map(Progress::cut_short), became)
 }
 
 /// One VM, and what its owner needs to know.
@@ -285,40 +255,45 @@ pub(super) struct Doors {
 
 impl Supervisor<'_> {
     /// The whole run. An error means that it never came to run.
-    pub(super) async fn start(&self, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
+    pub(super) async fn start(&self, steps: Steps, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
         limits::apply(self.spec);
         let console = self.open_console_door()?;
         let ports = Ports::new(self.spec, self.ovs.clone());
         let config = self.site.config()?;
-        let booting =
-            boot::boot(self.site, &config, self.spec, &ports, self.deadline, |handle, ssh| self.launched(handle, ssh));
+        let launched = |handle, ssh| self.launched(handle, ssh);
+        let booting = boot::boot(self.site, &config, self.spec, &ports, self.deadline, &steps, launched);
         let booted = tokio::select! {
-            booted = booting => booted,
+            booted = booting => booted?,
             reply = interrupted(doors) => {
                 // Dropping the boot kills what it had begun.
-                ports.release();
                 ready.say(Some(&Error::refused(format!("cannot start `{}`", self.spec.name))
                     .source(Error::failed("it was stopped while it was starting"))));
-                return Ok(Run::Ended(Exit::Forced, reply.into_iter().collect()));
+                let waiting = reply.into_iter().map(|reply| Waiting { reply, restart: false }).collect();
+                return Ok(Run::Ended(End { exit: Exit::Forced, intent: None, waiting }));
             }
         };
-        let end = match booted {
-            Ok(booted) => self.run(booted, console, doors, ready).await,
-            Err(error) => Err(error),
-        };
-        if !matches!(end, Ok(Run::HandOver)) {
-            ports.release();
-        }
-        end
+        self.run(booted, console, steps, doors, ready).await
     }
 
-    async fn run(&self, booted: Booted, door: UnixListener, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
+    async fn run(
+        &self,
+        booted: Booted,
+        door: UnixListener,
+        steps: Steps,
+        doors: &mut Doors,
+        ready: &mut Ready,
+    ) -> Result<Run> {
         let Booted { machine, console, ssh } = booted;
-        self.update_by(self.actor, |record| {
-            record.apply(&Event::Booted)?;
-            record.started_at = Some(host::now());
-            Ok(())
+        steps.closing("running", || {
+            self.update_by(self.actor, |record| {
+                record.apply(&Event::Booted)?;
+                record.started_at = Some(host::now());
+                record.intent = None;
+                record.progress = None;
+                Ok(())
+            })
         })?;
+        drop(steps);
         tracing::info!(pid = machine.handle().pid, ?ssh, "running");
         ready.say(None);
         // It ends with the run: the next one has a console of its own.
@@ -366,17 +341,14 @@ impl Supervisor<'_> {
         ready.say(None);
         let mut serving = JoinSet::new();
         serving.spawn_local(console.serve(door));
-        let end = watch(self, machine, doors, record.intent).await;
+        let run = watch(self, machine, doors, record.intent).await;
         settled().await;
-        if !matches!(end, Run::HandOver) {
-            self.release_ports();
-        }
-        Ok(end)
+        Ok(run)
     }
 
     /// The console, and a record that says who watches now and how the guest was found.
     async fn take_over(&self, machine: &mut dyn Machine, serial: &std::path::Path) -> Result<Console> {
-        let supervisor = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+        let supervisor = this_process()?;
         let paused = machine.is_paused().await?;
         let console = Console::connect(serial, &self.site.console_log(self.spec.uuid), machine.handle().pid).await?;
         self.update(|record| {
@@ -392,6 +364,11 @@ impl Supervisor<'_> {
             Ok(())
         })?;
         Ok(console)
+    }
+
+    /// The steps of a verb from here on.
+    pub(super) fn steps(&self, verb: Verb) -> Steps {
+        Steps::of(self.site, verb, self.spec.uuid)
     }
 
     pub(super) fn release_ports(&self) {
@@ -487,6 +464,8 @@ async fn interrupted(doors: &mut Doors) -> Option<oneshot::Sender<Reply>> {
 /// Whoever waits for a start, and the service manager. They are told once.
 pub(super) struct Ready {
     listener: Option<Listener>,
+    /// Those who asked for a restart since.
+    pub(super) restarts: Vec<oneshot::Sender<Reply>>,
     said: bool,
 }
 
@@ -516,6 +495,12 @@ impl Ready {
     pub(super) fn say(&mut self, error: Option<&Error>) {
         if !std::mem::replace(&mut self.said, true) && error.is_none() {
             host::tell_manager("READY=1");
+        }
+        for restart in self.restarts.drain(..) {
+            let _ = restart.send(match error {
+                None => Reply::State { state: State::Running },
+                Some(error) => Reply::Failed { failure: Failure::from(error) },
+            });
         }
         let pipe = match self.listener.take() {
             None => return,

@@ -6,6 +6,7 @@ use crate::hypervisor::Tap;
 use crate::network::ovs::Ovs;
 use crate::network::{self, Port};
 use crate::spec::{Link, Nic, VmSpec};
+use crate::vm::Steps;
 
 /// How often a socket that another process binds is looked for.
 const POLL: Duration = Duration::from_millis(3);
@@ -42,12 +43,13 @@ impl<'a> Ports<'a> {
 
     /// Plugs each vhost-user port in as soon as the hypervisor listens on its socket: a port added
     /// earlier would be tried again by the switch only after a second.
-    pub(super) async fn connect(&self, run: &Path, deadline: Duration) -> Result<()> {
+    pub(super) async fn connect(&self, run: &Path, deadline: Duration, steps: &Steps) -> Result<()> {
         let until = Instant::now() + deadline;
         for nic in self.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Vhost { .. })) {
             let socket = run.join(nic.socket());
             appears(&socket, until).await?;
-            network::driver(&nic.link).connect(&self.port(nic), &socket).map_err(|error| self.context(nic, error))?;
+            let connect = || network::driver(&nic.link).connect(&self.port(nic), &socket);
+            steps.step(&format!("vhost port {}", nic.index), connect).map_err(|error| self.context(nic, error))?;
         }
         Ok(())
     }

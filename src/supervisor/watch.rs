@@ -9,25 +9,47 @@ use super::switch::Switch;
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, ExitStatus, OomWatch};
 use crate::hypervisor::{Machine, MachineEvent};
-use crate::spec::{Actor, Event, Exit, Happening, Intent, State};
+use crate::spec::{Actor, Event, Exit, Happening, Intent, State, Verb};
 use crate::vm::control::{Failure, Reply, Request};
+use crate::vm::{self, Mark, Steps};
 
 /// What a supervisor that is told to end needs beyond the guest's own time.
 const TERM_MARGIN: Duration = Duration::from_secs(30);
 
-/// Those who wait to hear how the run ended.
-pub(super) type Waiting = Vec<oneshot::Sender<Reply>>;
+/// One who waits to hear how the run ended, or, after a restart, that it runs again.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) reply: oneshot::Sender<Reply>,
+    pub(super) restart: bool,
+}
+
+/// How a run ended, and what is to be told and done after it.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) exit: Exit,
+    /// What was asked of the run.
+    pub(super) intent: Option<Intent>,
+    pub(super) waiting: Vec<Waiting>,
+}
+
+impl End {
+    /// A run that never began.
+    pub(super) fn of_a_failed_start(error: &Error) -> Self {
+        let exit = Exit::BootFailed { detail: error.chain().join(": ") };
+        Self { exit, intent: None, waiting: Vec::new() }
+    }
+}
 
 /// What became of a run.
 #[derive(Debug)]
 pub(super) enum Run {
-    Ended(Exit, Waiting),
+    Ended(End),
     /// The guest runs, and another program is to watch it.
     HandOver,
 }
 
 /// From running to ended: what the hypervisor tells, what commands ask, SIGTERM and SIGHUP. `intent`
-/// is what was asked of the run before this supervisor took it over.
+/// is what was asked of the run before this supervisor took it over: it is done.
 pub(super) async fn watch(
     supervisor: &Supervisor<'_>,
     mut machine: Box<dyn Machine>,
@@ -35,7 +57,9 @@ pub(super) async fn watch(
     intent: Option<Intent>,
 ) -> Run {
     let mut oom = OomWatch::of(machine.handle().pid);
-    let mut run = Watched { supervisor, intent, told: Told::default(), stop: Vec::new(), end: Vec::new() };
+    let mut run =
+        Watched { supervisor, intent, told: Told::default(), ending: None, stop: Vec::new(), end: Vec::new() };
+    run.take_up(machine.as_mut()).await;
     let mut switch = Switch::watch(supervisor.site, supervisor.spec, &supervisor.ovs, machine.hotplug());
     let status = loop {
         let stop_deadline = run.stop.iter().map(|(deadline, _)| *deadline).min();
@@ -67,20 +91,26 @@ pub(super) async fn watch(
         if hand_over {
             tracing::info!("the guest is handed over");
             machine.leave();
-            run.waiting().into_iter().for_each(|reply| drop(reply.send(Reply::HandingOver)));
+            run.waiting().into_iter().for_each(|one| drop(one.reply.send(Reply::HandingOver)));
             return Run::HandOver;
         }
     };
     // Before anything is released: it would be put back.
     switch.close().await;
     let words = || machine.last_words().map(|words| one_line(&words)).unwrap_or_default();
-    Run::Ended(exit_of(status, run.intent, run.told, || oom.killed(), words), run.waiting())
+    if let Some((steps, end)) = run.ending.take() {
+        steps.done(end);
+    }
+    let exit = exit_of(status, run.intent, run.told, || oom.killed(), words);
+    Run::Ended(End { exit, intent: run.intent, waiting: run.waiting() })
 }
 
 /// What a hypervisor told of its end before it ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Told {
     pub(super) powered_off: bool,
+    /// Its power was cut, whatever was asked of it.
+    pub(super) cut: bool,
 }
 
 /// What an end comes to. `out_of_memory` and `last_words` are asked only where they matter.
@@ -93,6 +123,7 @@ pub(super) fn exit_of(
 ) -> Exit {
     const SIGKILL: i32 = 9;
     match (status, intent) {
+        _ if told.cut => Exit::Forced,
         (_, Some(Intent::ForceStop)) => Exit::Forced,
         (ExitStatus::Signal(SIGKILL), _) if out_of_memory() => Exit::OutOfMemory,
         (ExitStatus::Signal(signal), _) => Exit::Killed { signal },
@@ -117,15 +148,17 @@ struct Watched<'a> {
     supervisor: &'a Supervisor<'a>,
     intent: Option<Intent>,
     told: Told,
-    /// Stops that wait for the guest, with the time at which each gives up.
-    stop: Vec<(Instant, Option<oneshot::Sender<Reply>>)>,
+    /// An end that was asked for, and is awaited.
+    ending: Option<(Steps, Mark)>,
+    /// Stops that wait for the guest, with the time at which each gives up; ours if nobody waits.
+    stop: Vec<(Instant, Option<Waiting>)>,
     /// Those who wait for an end that is certain.
-    end: Waiting,
+    end: Vec<Waiting>,
 }
 
 impl Watched<'_> {
-    fn waiting(self) -> Waiting {
-        self.stop.into_iter().filter_map(|(_, reply)| reply).chain(self.end).collect()
+    fn waiting(self) -> Vec<Waiting> {
+        self.stop.into_iter().filter_map(|(_, waiting)| waiting).chain(self.end).collect()
     }
 
     /// Does what is asked. `true`: it could not, and another program can.
@@ -138,14 +171,15 @@ impl Watched<'_> {
             Request::Resume => self.resume(machine, &actor).await,
             Request::Stop { timeout_ms, intent } => match self.press(machine, intent, &actor).await {
                 Ok(()) => {
-                    self.stop.push((Instant::now() + Duration::from_millis(timeout_ms), Some(reply)));
+                    let waiting = Waiting { reply, restart: intent == Intent::Restart };
+                    self.stop.push((Instant::now() + Duration::from_millis(timeout_ms), Some(waiting)));
                     return false;
                 }
                 Err(error) => Err(error),
             },
             Request::ForceStop { intent } => match self.cut(machine, intent, &actor).await {
                 Ok(()) => {
-                    self.end.push(reply);
+                    self.end.push(Waiting { reply, restart: intent == Intent::Restart });
                     return false;
                 }
                 Err(error) => Err(error),
@@ -153,7 +187,7 @@ impl Watched<'_> {
             Request::StartNow => self.refuse(&Event::Start),
         };
         if answer.is_err() && self.supervisor.is_outdated() {
-            self.end.push(reply);
+            self.end.push(Waiting { reply, restart: false });
             return true;
         }
         let answer = answer
@@ -203,20 +237,54 @@ impl Watched<'_> {
         recorded
     }
 
+    /// Goes on with what was asked of the run when its supervisor was killed. The one who asked is
+    /// gone, and it may not have come to more than the wish.
+    async fn take_up(&mut self, machine: &mut dyn Machine) {
+        let Some(intent) = self.intent else { return };
+        tracing::info!(?intent, "was asked already");
+        let done = match intent {
+            Intent::ForceStop => self.cut(machine, intent, &Actor::Supervisor).await,
+            intent => {
+                let (reply, _) = oneshot::channel();
+                let give_up = Instant::now() + self.supervisor.spec.policy.stop_timeout();
+                self.stop.push((give_up, Some(Waiting { reply, restart: false })));
+                self.press(machine, intent, &Actor::Supervisor).await
+            }
+        };
+        if let Err(error) = done {
+            tracing::error!(error = %error.chain().join(": "), "a stop could not be gone on with");
+        }
+    }
+
     /// The power button. A paused guest could not react, so it is resumed first.
     async fn press(&mut self, machine: &mut dyn Machine, intent: Intent, actor: &Actor) -> Result<()> {
         let before = self.state()?;
-        self.intend(intent, actor)?;
-        if before == State::Paused {
-            machine.resume().await?;
+        let steps = self.intend(intent, actor)?;
+        let paused = before == State::Paused || before == State::Stopping && machine.is_paused().await?;
+        let press = async {
+            if paused {
+                machine.resume().await?;
+            }
+            machine.power_button().await
+        };
+        let pressed = steps.wait("button", press).await;
+        match &pressed {
+            // Nothing will come of it: the VM is what it was.
+            Err(_) if self.stop.is_empty() => self.give_up_stop(),
+            _ => self.await_end(steps),
         }
-        machine.power_button().await
+        pressed
     }
 
     async fn cut(&mut self, machine: &mut dyn Machine, intent: Intent, actor: &Actor) -> Result<()> {
-        self.intend(Intent::ForceStop, actor)?;
+        // Only a restart has a sequel that must be known whoever finds the VM ended.
+        let recorded = if intent == Intent::Restart { intent } else { Intent::ForceStop };
+        let steps = self.intend(recorded, actor)?;
+        self.told.cut = true;
         tracing::info!(?intent, "power cut");
-        machine.kill().await
+        let cut = steps.wait("power cut", machine.kill()).await;
+        self.await_end(steps);
+        cut
     }
 
     /// The same where it must be done whether it can be recorded or not.
@@ -227,14 +295,23 @@ impl Watched<'_> {
         machine.kill().await
     }
 
-    fn intend(&mut self, intent: Intent, actor: &Actor) -> Result<()> {
-        self.supervisor.update_by(actor, |record| {
-            record.apply(&Event::Stop).map_err(|refusal| Error::new(Kind::Refused, refusal.to_string()))?;
-            record.intent = Some(intent);
-            Ok(())
+    fn intend(&mut self, intent: Intent, actor: &Actor) -> Result<Steps> {
+        let verb = if intent == Intent::Restart { Verb::Restart } else { Verb::Stop };
+        vm::opening(verb, "intent", |progress| {
+            self.supervisor.update_by(actor, |record| {
+                record.apply(&Event::Stop).map_err(|refusal| Error::new(Kind::Refused, refusal.to_string()))?;
+                record.intent = Some(intent);
+                record.progress = Some(progress);
+                Ok(())
+            })
         })?;
         self.intent = Some(intent);
-        Ok(())
+        Ok(self.supervisor.steps(verb))
+    }
+
+    fn await_end(&mut self, steps: Steps) {
+        let end = steps.begin("end");
+        self.ending = Some((steps, end));
     }
 
     fn refuse(&self, event: &Event) -> Result<State> {
@@ -253,14 +330,14 @@ impl Watched<'_> {
         let now = Instant::now();
         let (late, waiting) = std::mem::take(&mut self.stop).into_iter().partition(|(deadline, _)| *deadline <= now);
         self.stop = waiting;
-        let late: Vec<(Instant, Option<oneshot::Sender<Reply>>)> = late;
-        if self.stop.is_empty() && late.iter().all(|(_, reply)| reply.is_some()) {
+        let late: Vec<(Instant, Option<Waiting>)> = late;
+        if self.stop.is_empty() && late.iter().all(|(_, waiting)| waiting.is_some()) {
             self.give_up_stop();
         }
-        for (_, reply) in late {
-            match reply {
-                Some(reply) => {
-                    let _ = reply.send(Reply::StillRunning);
+        for (_, waiting) in late {
+            match waiting {
+                Some(waiting) => {
+                    let _ = waiting.reply.send(Reply::StillRunning);
                 }
                 // Our own end was asked for, and the guest had its time.
                 None => {
@@ -275,9 +352,11 @@ impl Watched<'_> {
     /// Nobody waits any more: the VM is running again, for whoever wants to look why.
     fn give_up_stop(&mut self) {
         self.intent = None;
+        self.ending = None;
         let recorded = self.supervisor.update(|record| {
             record.apply(&Event::StopGivenUp)?;
             record.intent = None;
+            record.progress = None;
             Ok(())
         });
         if let Err(error) = recorded {
@@ -343,7 +422,8 @@ mod tests {
             (Unseen, Some(Stop), false, false, Exit::Unseen),
         ];
         for (status, intent, powered_off, out_of_memory, expected) in rows {
-            let exit = exit_of(status, intent, Told { powered_off }, || out_of_memory, || "last words".to_owned());
+            let exit =
+                exit_of(status, intent, Told { cut: false, powered_off }, || out_of_memory, || "last words".to_owned());
             assert_eq!(exit, expected, "{status:?} {intent:?} {powered_off} {out_of_memory}");
         }
     }

@@ -18,12 +18,13 @@ pub enum Request {
     Status,
     Pause,
     Resume,
-    /// Presses the power button and answers when the VM has ended, or after `timeout_ms`.
+    /// Presses the power button and answers when the VM has ended, or after `timeout_ms`; with the
+    /// intent to restart, when it runs again.
     Stop {
         timeout_ms: u64,
         intent: Intent,
     },
-    /// Cuts the power and answers when the VM has ended.
+    /// Cuts the power and answers when the VM has ended; with the intent to restart, when it runs again.
     ForceStop {
         intent: Intent,
     },
@@ -109,7 +110,8 @@ impl From<Failure> for Error {
     }
 }
 
-/// Asks, and waits for the answer at most `deadline`. `None`: no supervisor listens.
+/// Asks, and waits for the answer at most `deadline`. `None`: no supervisor listens, or it has
+/// ended without an answer.
 pub fn ask(socket: &Path, request: &Request, deadline: Duration) -> Result<Option<Reply>> {
     let failed = |error: io::Error| {
         let what = match error.kind() {

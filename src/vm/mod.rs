@@ -7,27 +7,31 @@
 //! watch   any command that meets a VM whose supervisor was killed launches a new one: it adopts the
 //!         guest, or records its end and starts it again where the policy says so
 //! stop    ask the supervisor (control socket), wait for the end
+//! restart ask the supervisor, wait until it has run the VM again
 //! rename  record ─► first-boot volume ─► ports
 //! delete  record `deleting` ─► ports ─► folders ─► row
 //! ```
 //!
-//! A process may die between any two steps: rows say who was at work on them, so that the next
-//! command sees it and undoes or finishes it ([`sweep`]). What else may be left behind is found
-//! and collected by [`repair`].
+//! A process may die between any two steps: rows say who was at work on them and how far it came
+//! ([`Steps`]), so that the next command sees it, says it, and undoes or finishes it ([`sweep`],
+//! [`reconcile`]). What else may be left behind is found and collected by [`repair`].
 
 mod autostart;
 pub mod control;
 mod create;
 mod delete;
 mod launch;
+mod leftovers;
 mod observe;
 mod ready;
 mod rename;
 pub mod repair;
 mod resolve;
+mod restart;
 mod runner;
 mod show;
 mod site;
+mod sources;
 mod start;
 mod steps;
 mod stop;
@@ -39,15 +43,18 @@ pub use autostart::{Group, autostart};
 pub use create::{Create, create};
 pub use delete::delete;
 pub use launch::{Purpose, READY_FD, Starting, arguments};
+pub use leftovers::{awaits_another_run, clear_run, told};
 pub use observe::{Observed, observe, reconcile};
 pub use ready::{Goal, endpoint, wait_for};
 pub use rename::rename;
 pub use resolve::{hosts, links, resolve};
+pub use restart::{Restarted, restart};
 pub use runner::{DEFAULT_USER, admit, check_boot, group_for_kvm, hand_over, runner, runner_of};
 pub use show::{preferred_ssh, show_launch, ssh_forward};
 pub use site::Site;
-pub use site::make_private;
+pub use site::{make_private, remove_tree};
 pub use start::start;
+pub use steps::{Mark, Steps, opening};
 pub use stop::{Stopped, force_stop, kill_unwatched, pause, resume, stop};
 pub use sweep::sweep;
 pub use unit::{Order, limits_hold, serves as runs_units, take_order};

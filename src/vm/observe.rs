@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::Site;
 use super::launch::{Purpose, Starting, launch};
+use super::leftovers::{awaits_another_run, end_unseen};
 use crate::error::{OrFailed, Result};
 use crate::host::Lock;
-use crate::spec::{Exit, Restart, State};
+use crate::spec::{Restart, State};
 use crate::store::{Record, Store};
 
 #[derive(Debug, Clone)]
@@ -16,7 +17,7 @@ pub struct Observed {
     /// What the record says, unless the kernel knows better.
     pub state: State,
     /// There is something to watch, but nobody does: the supervisor was killed. The hypervisor
-    /// lives, or the next attempt is due.
+    /// lives, or is to be started again.
     pub unwatched: bool,
 }
 
@@ -26,16 +27,18 @@ pub fn observe(site: &Site, record: Record) -> Result<Observed> {
     if !record.state.is_live() {
         return Ok(observed);
     }
-    let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
-    let alive = hypervisor.is_some_and(|handle| handle.is_alive());
     if is_supervised(site, record)? {
         // Its supervisor is about to record how it ended, or tries to.
-        if record.state != State::Starting && hypervisor.is_some() && !alive {
+        let launched = record.runtime.as_ref().is_some_and(|runtime| runtime.hypervisor.is_some());
+        if record.state != State::Starting && launched && !is_alive(record) {
             observed.state = State::Stopping;
         }
         return Ok(observed);
     }
-    if alive || !record.state.is_run() {
+    if is_alive(record) {
+        observed.unwatched = true;
+    } else if awaits_another_run(record) {
+        observed.state = State::Restarting;
         observed.unwatched = true;
     } else {
         observed.state = State::Crashed;
@@ -50,44 +53,43 @@ pub(super) fn is_supervised(site: &Site, record: &Record) -> Result<bool> {
 
 /// How long a new supervisor may take to find its way into a running guest.
 pub(super) const ADOPT: Duration = Duration::from_secs(15);
+/// How long it may take to run the VM again.
+const AGAIN: Duration = Duration::from_secs(60);
 
-/// Mends what [`observe`] saw: a guest that nobody watches gets a new supervisor, and a run whose
-/// supervisor and hypervisor are both gone is recorded as ended, unseen. Where another run may
-/// follow that end, a new supervisor sees to both.
+/// Mends what [`observe`] saw: a guest that nobody watches, or that shall run again, gets a new
+/// supervisor; any other run whose supervisor and hypervisor are both gone is recorded as ended,
+/// unseen, and what it left is cleared away. Where the VM's policy may let another run follow that
+/// end, a new supervisor sees to both.
 pub fn reconcile(site: &Site, store: &mut Store, record: Record) -> Result<Observed> {
     let mut observed = observe(site, record)?;
-    if observed.unwatched {
-        return adopt(site, store, observed);
-    }
-    if observed.state != State::Crashed || observed.state == observed.record.state {
-        return Ok(observed);
-    }
-    if observed.record.spec.policy.restart != Restart::No {
-        observed = adopt(site, store, observed)?;
-        if observed.state == observed.record.state {
-            return Ok(observed);
+    // Twice, because a guest may end while its new supervisor is on the way.
+    for attempt in 0..2 {
+        let mut failure = None;
+        let is_lost = observed.state == State::Crashed && observed.record.state.is_live();
+        if observed.unwatched || is_lost && attempt == 0 && observed.record.spec.policy.restart != Restart::No {
+            failure = adopt(site, &observed.record).err();
+        } else if is_lost {
+            end_unseen(site, store, &observed.record.spec, None)?;
+        } else {
+            break;
+        }
+        let Some(record) = store.get(observed.record.spec.uuid)? else { break };
+        observed = observe(site, record)?;
+        // One that cannot be watched (its hypervisor hangs) goes on as it is, and can still be ended.
+        if let Some(error) = failure.filter(|_| observed.unwatched && is_alive(&observed.record)) {
+            let name = &observed.record.spec.name;
+            tracing::warn!(vm = %name, error = %error.chain().join(": "), "nobody can watch over it");
+            break;
         }
     }
-    let vm = observed.record.spec.uuid;
-    let record = store.update(vm, |record| {
-        // A supervisor may have come or finished since we looked.
-        if record.state.is_live() && !is_supervised(site, record)? {
-            record.end(Exit::Lost)?;
-        }
-        Ok(record.clone())
-    })?;
-    observe(site, record)
+    Ok(observed)
 }
 
-/// What is seen once a new supervisor watches. One that cannot (its hypervisor hangs) changes
-/// nothing: the guest goes on unwatched, and can still be ended.
-fn adopt(site: &Site, store: &Store, unwatched: Observed) -> Result<Observed> {
-    let spec = &unwatched.record.spec;
-    if let Err(error) = launch(site, spec, Purpose::Adopt, ADOPT).and_then(Starting::wait) {
-        tracing::warn!(vm = %spec.name, error = %error.chain().join(": "), "nobody can watch over it");
-    }
-    match store.get(spec.uuid)? {
-        Some(record) => observe(site, record),
-        None => Ok(unwatched),
-    }
+fn adopt(site: &Site, record: &Record) -> Result<()> {
+    let deadline = if awaits_another_run(record) { AGAIN } else { ADOPT };
+    launch(site, &record.spec, Purpose::Adopt, deadline).and_then(Starting::wait)
+}
+
+fn is_alive(record: &Record) -> bool {
+    record.runtime.as_ref().and_then(|runtime| runtime.hypervisor).is_some_and(|handle| handle.is_alive())
 }

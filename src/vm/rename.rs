@@ -5,13 +5,11 @@
 //! know nothing but the record, and doing it again changes nothing. With the record last, another
 //! VM could take the name while the volume has it already.
 
-use std::cell::RefCell;
-
 use uuid::Uuid;
 
 use super::Site;
-use super::delete::for_each_port;
-use super::steps::{Step, run_all};
+use super::leftovers::for_each_port;
+use super::steps::{Step, opening, run_all};
 use crate::disk;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Handle;
@@ -29,18 +27,17 @@ pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<()
     let failed = || format!("cannot rename `{old}` to `{new}`");
     let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
     let renamed = VmSpec { name: new.clone(), ..spec.clone() };
-    let shared = RefCell::new(store);
-    run_all(&[
-        Step::new(
-            "name",
-            || shared.borrow_mut().update(vm, |record| take(record, new, us)),
-            || shared.borrow_mut().update(vm, |record| give_back(record, &old, us)),
-        ),
-        Step::new("first-boot volume", || name_seed(site, &renamed), || name_seed(site, &spec)),
-        Step::new("ports", || name_ports(site, &renamed), || name_ports(site, &spec)),
-        Step::new("done", || shared.borrow_mut().update(vm, |record| release(record, us)), || Ok(())),
-    ])
-    .map_err(|error| error.context(failed()))
+    opening(Verb::Rename, "name", |progress| store.update(vm, |record| take(record, new, us, progress)))
+        .map_err(|error| error.context(failed()))?;
+    let steps = [
+        Step::new([vm], "first-boot volume", |_| name_seed(site, &renamed), |_| name_seed(site, &spec)),
+        Step::new([vm], "ports", |_| name_ports(site, &renamed), |_| name_ports(site, &spec)),
+        Step::new([vm], "renamed", |store| store.update(vm, |record| release(record, us)), |_| Ok(())),
+    ];
+    run_all(store, Verb::Rename, &steps).or_else(|error| {
+        store.update(vm, |record| give_back(record, &old, us))?;
+        Err(error.context(failed()))
+    })
 }
 
 /// Whether a process was killed while it renamed the VM.
@@ -67,17 +64,24 @@ pub(super) fn finish(site: &Site, store: &mut Store, vm: Uuid) -> Result<bool> {
     Ok(true)
 }
 
-fn take(record: &mut Record, new: &Name, us: Handle) -> Result<()> {
-    match record.state {
-        State::Creating => return Err(Refusal::BeingCreated.into()),
-        State::Deleting => return Err(Refusal::BeingDeleted.into()),
-        _ => {}
+fn take(record: &mut Record, new: &Name, us: Handle, progress: Progress) -> Result<()> {
+    // Another process has noted how far it came with these.
+    let refusal = match record.state {
+        State::Creating => Some(Refusal::BeingCreated),
+        State::Deleting => Some(Refusal::BeingDeleted),
+        State::Starting => Some(Refusal::AlreadyStarting),
+        State::Stopping => Some(Refusal::AlreadyStopping),
+        State::Restarting => Some(Refusal::Restarting),
+        State::Stopped | State::Crashed | State::Running | State::Paused => None,
+    };
+    if let Some(refusal) = refusal {
+        return Err(refusal.into());
     }
     if record.owner.is_some_and(|owner| owner != us && owner.is_alive()) {
         return Err(Error::refused("another command is at work on it"));
     }
     record.owner = Some(us);
-    record.progress = Some(Progress { verb: Verb::Rename, step: "name".to_owned(), done: true });
+    record.progress = Some(progress);
     record.spec.name = new.clone();
     Ok(())
 }
@@ -125,6 +129,10 @@ mod tests {
     use crate::error::Kind;
     use crate::spec::Event;
     use crate::template::UserData;
+
+    fn noted() -> Progress {
+        Progress { verb: Verb::Rename, step: "name".to_owned(), done: true }
+    }
 
     /// A VM `web` that does not run, with a first-boot volume.
     fn with_seed() -> (tempfile::TempDir, Site, Store, Uuid) {
@@ -189,7 +197,7 @@ mod tests {
         for volume_done in [false, true] {
             let (_dir, site, mut store, vm) = with_seed();
             let begin = |store: &mut Store, new: &str| {
-                store.update(vm, |record| take(record, &name(new), gone())).unwrap();
+                store.update(vm, |record| take(record, &name(new), gone(), noted())).unwrap();
                 if volume_done {
                     name_seed(&site, &store.get(vm).unwrap().unwrap().spec).unwrap();
                 }
@@ -215,7 +223,7 @@ mod tests {
         let start_time = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
         let alive = Handle { pid: parent, start_time };
         assert!(alive.is_alive());
-        store.update(vm, |record| take(record, &name("db"), alive)).unwrap();
+        store.update(vm, |record| take(record, &name("db"), alive, noted())).unwrap();
         assert!(!finish(&site, &mut store, vm).unwrap());
         let error = rename(&site, &mut store, vm, &name("mail")).unwrap_err();
         assert_eq!(error.kind(), Kind::Refused);

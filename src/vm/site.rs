@@ -108,7 +108,7 @@ impl Site {
 }
 
 /// Removes a folder and all below it; one that is not there is fine.
-pub(super) fn remove_tree(dir: &Path) -> Result<()> {
+pub fn remove_tree(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::failed(format!("cannot remove `{}`", dir.display())).source(error))

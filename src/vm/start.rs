@@ -1,14 +1,19 @@
 use std::time::Duration;
 
 use super::launch::{Purpose, Starting, launch};
-use super::{Site, reconcile};
+use super::{Site, observe, reconcile};
 use crate::error::{Error, Result};
 use crate::spec::{Event, State};
 use crate::store::{Record, Store};
 
 /// Launches the VM's supervisor, or tells the one that waits for the next attempt not to. Several can be under way at once; [`Starting::wait`] ends each.
 pub fn start(site: &Site, store: &mut Store, record: Record, deadline: Duration) -> Result<Starting> {
-    let observed = reconcile(site, store, record)?;
+    let observed = observe(site, record)?;
+    // One that was to be started again has nothing to be mended first.
+    let observed = match observed.state {
+        State::Restarting => observed,
+        _ => reconcile(site, store, observed.record)?,
+    };
     let spec = &observed.record.spec;
     // Only a quick answer: the supervisor decides, holding the lock.
     observed.state.after(&Event::Start).map_err(|refusal| {

@@ -4,6 +4,7 @@ use rustix::process::Signal;
 use uuid::Uuid;
 
 use super::control::{self, Reply, Request};
+use super::leftovers::end_unseen;
 use super::observe::is_supervised;
 use super::{Site, reconcile};
 use crate::error::{Error, OrFailed, Result};
@@ -12,7 +13,7 @@ use crate::spec::{Event, Exit, Intent, State};
 use crate::store::{Record, Store};
 
 /// How long a power cut may take: the hypervisor is killed, its ports are released.
-const FORCE_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const FORCE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a call that the hypervisor answers at once may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -53,11 +54,11 @@ fn state(reply: Reply) -> Result<State> {
     }
 }
 
-fn unexpected(reply: &Reply) -> Error {
+pub(super) fn unexpected(reply: &Reply) -> Error {
     Error::failed(format!("the VM's supervisor gave an answer to another question: {reply:?}"))
 }
 
-fn ask(
+pub(super) fn ask(
     site: &Site,
     store: &mut Store,
     record: Record,
@@ -66,9 +67,18 @@ fn ask(
     request: &Request,
     deadline: Duration,
 ) -> Result<Reply> {
+    let was_asked = record.state.is_live() && matches!(record.intent, Some(Intent::Stop | Intent::ForceStop));
     let observed = reconcile(site, store, record)?;
     let spec = &observed.record.spec;
     let failed = || format!("cannot {verb} `{}`", spec.name);
+    // A stop that was cut short: finding out has finished it.
+    if *event == Event::Stop
+        && was_asked
+        && !observed.state.is_live()
+        && let Some(exit) = observed.record.exit
+    {
+        return Ok(Reply::Ended { exit });
+    }
     observed.state.after(event).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed())))?;
     match answer(site, store, spec.uuid, request, deadline).map_err(|error| error.context(failed()))? {
         Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
@@ -78,7 +88,7 @@ fn ask(
         }
         None => Err(Error::refused(failed())
             .source(Error::failed("no supervisor watches it"))
-            .hint(format!("its hypervisor does not answer; `v vm stop --force {}` ends it", spec.name))),
+            .hint(format!("type it again: a new one takes over; `v vm stop --force {}` cuts its power", spec.name))),
     }
 }
 
@@ -96,7 +106,10 @@ fn answer(site: &Site, store: &Store, vm: Uuid, request: &Request, deadline: Dur
         if let (true, false, Some(exit)) = (stops, record.state.is_live(), &record.exit) {
             return Ok(Some(Reply::Ended { exit: exit.clone() }));
         }
-        if Instant::now() >= until || !is_supervised(site, &record)? {
+        if !is_supervised(site, &record)? {
+            return Ok(None);
+        }
+        if Instant::now() >= until {
             return match answer {
                 None => Ok(None),
                 _ => Err(Error::failed("the VM's supervisor ended before it answered")
@@ -149,25 +162,18 @@ pub fn kill_unwatched(site: &Site, store: &mut Store, vm: Uuid) -> Result<Exit> 
             return Ok(record.exit.unwrap_or(Exit::Forced));
         }
         let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
-        let alive = hypervisor.is_some_and(|handle| handle.is_alive());
-        if !is_supervised(site, &record)? && !alive {
-            break;
-        }
         if let Some(hypervisor) = hypervisor {
             hypervisor.signal(Signal::KILL).or_failed(|| format!("cannot kill process {}", hypervisor.pid))?;
         }
+        if !hypervisor.is_some_and(|handle| handle.is_alive()) {
+            end_unseen(site, store, &record.spec, Some(Exit::Forced))?;
+        }
         if Instant::now() > deadline {
-            return Err(match alive {
+            return Err(match hypervisor.is_some_and(|handle| handle.is_alive()) {
                 true => Error::failed("its hypervisor does not end"),
                 false => unrecorded().hint(log_hint(&record)),
             });
         }
         host::pause(Duration::from_millis(20));
     }
-    store.update(vm, |record| {
-        if record.state.is_live() {
-            record.end(Exit::Forced)?;
-        }
-        Ok(Exit::Forced)
-    })
 }

@@ -1,9 +1,10 @@
 use uuid::Uuid;
 
+use super::leftovers::told;
 use super::{Site, delete};
 use crate::error::{OrFailed, Result};
 use crate::host::Handle;
-use crate::spec::{Event, Happening, State};
+use crate::spec::{Event, Progress, State};
 use crate::store::{Record, Store};
 
 /// Undoes what a dead `create` left half made and finishes what a dead `delete` left half gone.
@@ -32,19 +33,15 @@ pub(super) fn collect(site: &Site, store: &mut Store, vm: Uuid) -> Result<bool> 
         if !is_abandoned(record) {
             return Ok(None);
         }
-        let was = record.state;
+        let was = record.clone();
         record.apply(&Event::Delete)?;
         record.owner = Some(us);
-        Ok(Some((was, record.spec.clone())))
+        Ok(Some(was))
     })?;
-    let Some((was, spec)) = taken else { return Ok(false) };
-    tracing::info!(vm = %spec.name, %was, "collecting what a command left when it was cut short");
-    let detail = match was {
-        State::Creating => "what a killed create had made is removed",
-        _ => "what a killed delete had left is removed",
-    };
-    store.tell(&spec, &Happening::Repaired { detail: detail.to_owned() })?;
-    delete::finish(site, store, &spec)?;
+    let Some(was) = taken else { return Ok(false) };
+    let cut = was.progress.as_ref().map_or_else(|| "its creation was cut short".to_owned(), Progress::cut_short);
+    told(store, &was.spec, Some(cut), if was.state == State::Creating { "undone" } else { "finished" })?;
+    delete::finish(site, store, &was.spec)?;
     Ok(true)
 }
 

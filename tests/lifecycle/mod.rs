@@ -12,6 +12,7 @@ mod many;
 mod ports;
 mod privilege;
 mod repair;
+mod restart;
 mod watchdog;
 
 use std::path::{Path, PathBuf};
@@ -35,13 +36,13 @@ pub fn trials() -> Vec<Trial> {
         ports::TESTS,
         privilege::TESTS,
         repair::TESTS,
+        restart::TESTS,
     ]
     .concat();
     let mut trials = Vec::new();
     for (name, test) in tests {
         for kind in [Kind::Real, Kind::Fake] {
-            let label = if matches!(kind, Kind::Real) { "cloud-hypervisor" } else { "stand-in" };
-            trials.push(trial(format!("lifecycle::{name} [{label}]"), move || test(&Stage::new(kind)?)));
+            trials.push(trial(format!("lifecycle::{name} [{}]", kind.label()), move || test(&Stage::new(kind)?)));
         }
     }
     trials.extend(watchdog::trials());
@@ -52,6 +53,12 @@ pub fn trials() -> Vec<Trial> {
 pub enum Kind {
     Real,
     Fake,
+}
+
+impl Kind {
+    pub fn label(self) -> &'static str {
+        if matches!(self, Kind::Real) { "cloud-hypervisor" } else { "stand-in" }
+    }
 }
 
 /// A world with a hypervisor.

@@ -67,7 +67,7 @@ fn storm(stage: &Stage) {
         scope.spawn(|| kill(stage, &names, &Random::new(seed, 7), &tally, until));
         scope.spawn(|| list(stage, &tally, until));
     });
-    println!("kill storm, seed {seed}: {}", tally.summary());
+    exercised("kill storm", &format!("seed {seed}: {}", tally.summary()));
     assert!(tally.count("kill -9 of a hypervisor") > 10 && tally.count("kill -9 of a supervisor") > 10, "no storm");
 
     after(stage);

@@ -27,7 +27,24 @@ pub(super) struct How {
     timeout: Option<u64>,
     /// Cut the power when the time is over (with `--timeout 0`: at once)
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
+}
+
+impl How {
+    pub(super) fn timeout(&self, record: &Record) -> Duration {
+        self.timeout.map_or_else(|| record.spec.policy.stop_timeout(), Duration::from_secs)
+    }
+
+    /// Whether the power is cut without a word to the guest.
+    pub(super) fn at_once(&self) -> bool {
+        self.force && self.timeout == Some(0)
+    }
+
+    pub(super) fn still_running(&self, name: &Name, timeout: Duration) -> Error {
+        Error::failed(format!("`{name}` has not shut down in {} s", timeout.as_secs())).hint(format!(
+            "give it longer with `--timeout`, or cut its power with `v vm stop --force --timeout 0 {name}`"
+        ))
+    }
 }
 
 impl Stop {
@@ -44,10 +61,8 @@ impl Stop {
         // Each on a thread of its own: the guests shut down side by side.
         let results: Vec<Result<()>> = std::thread::scope(|scope| {
             let how = &self.how;
-            let threads: Vec<_> = records
-                .into_iter()
-                .map(|record| scope.spawn(move || stop_one(site, record, how, Intent::Stop, ui)))
-                .collect();
+            let threads: Vec<_> =
+                records.into_iter().map(|record| scope.spawn(move || stop_one(site, record, how, ui))).collect();
             threads
                 .into_iter()
                 .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a stop ended in a panic"))))
@@ -58,21 +73,19 @@ impl Stop {
 }
 
 /// Stops one VM as asked; says what became of it.
-pub(super) fn stop_one(site: &Site, record: Record, how: &How, intent: Intent, ui: &Ui) -> Result<()> {
+fn stop_one(site: &Site, record: Record, how: &How, ui: &Ui) -> Result<()> {
     let mut store = site.store()?;
     let (vm, name) = (record.spec.uuid, record.spec.name.clone());
-    let timeout = how.timeout.map_or_else(|| record.spec.policy.stop_timeout(), Duration::from_secs);
+    let timeout = how.timeout(&record);
     let seconds = timeout.as_secs();
-    if !(how.force && timeout.is_zero()) {
-        match vm::stop(site, &mut store, record, timeout, intent) {
+    if !how.at_once() {
+        match vm::stop(site, &mut store, record, timeout, Intent::Stop) {
             Ok(Stopped::Ended(exit)) => {
                 ui.say(stopped(&name, &exit));
                 return Ok(());
             }
             Ok(Stopped::StillRunning) if !how.force => {
-                return Err(Error::failed(format!("`{name}` has not shut down in {seconds} s")).hint(format!(
-                    "give it longer with `--timeout`, or cut its power with `v vm stop --force --timeout 0 {name}`"
-                )));
+                return Err(how.still_running(&name, timeout));
             }
             Ok(Stopped::StillRunning) => {
                 ui.say(format!("`{name}` has not shut down in {seconds} s: cutting its power"));
@@ -82,7 +95,7 @@ pub(super) fn stop_one(site: &Site, record: Record, how: &How, intent: Intent, u
             Err(error) => tracing::info!(error = %error.chain().join(": "), "no power button"),
         }
     }
-    let exit = vm::force_stop(site, &mut store, vm, intent)?;
+    let exit = vm::force_stop(site, &mut store, vm, Intent::Stop)?;
     ui.say(stopped(&name, &exit));
     Ok(())
 }

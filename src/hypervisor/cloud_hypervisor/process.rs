@@ -293,11 +293,12 @@ impl CloudHypervisorMachine {
         }
     }
 
-    /// What the process left in the socket when it ended.
+    /// What the process left in the pipe when it ended. Read past the runtime, which may not have
+    /// seen yet that there is something.
     fn drain_events(&mut self) {
         let mut buffer = [0; 4096];
         while let Some(events) = &self.events {
-            match events.try_read(&mut buffer) {
+            match rustix::io::read(events, &mut buffer) {
                 Ok(length) if length > 0 => self.pending.extend(self.decoder.feed(&buffer[..length])),
                 _ => self.events = None,
             }

@@ -1,0 +1,141 @@
+//! What is killed: each verb with what it needs before it, and what shall be true after it.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use virshle::spec::State;
+use virshle::vm::Observed;
+
+use super::left::observed;
+use crate::lifecycle::Stage;
+use crate::world::{Run, run};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    Nothing,
+    Stopped,
+    Running,
+}
+
+pub struct Verb {
+    pub name: &'static str,
+    pub args: &'static [&'static str],
+    pub before: Before,
+    /// The command that a person types next. (`repair`, where there is one, is for all.)
+    pub next: &'static [&'static str],
+    /// Whether the verb has been done, with the hypervisor's process before it.
+    pub is_done: fn(&Stage, Option<i32>) -> bool,
+}
+
+const CREATE: &[&str] = &["vm", "create", "-t", "crash-me", "-n", "a", "--count", "2"];
+
+/// One line more is one verb more.
+pub const VERBS: &[Verb] = &[
+    Verb { name: "create", args: CREATE, before: Before::Nothing, next: CREATE, is_done: created },
+    Verb {
+        name: "start",
+        args: &["vm", "start", "a"],
+        before: Before::Stopped,
+        next: &["vm", "start", "a"],
+        is_done: runs,
+    },
+    Verb {
+        name: "stop",
+        args: &["vm", "stop", "a"],
+        before: Before::Running,
+        next: &["vm", "stop", "a"],
+        is_done: is_off,
+    },
+    Verb {
+        name: "stop --force",
+        args: &["vm", "stop", "--force", "--timeout", "0", "a"],
+        before: Before::Running,
+        next: &["vm", "stop", "--force", "--timeout", "0", "a"],
+        is_done: is_off,
+    },
+    // The next command is not a restart: the one that was begun must not be lost.
+    Verb {
+        name: "restart",
+        args: &["vm", "restart", "a"],
+        before: Before::Running,
+        next: &["vm", "start", "a"],
+        is_done: runs_anew,
+    },
+    Verb {
+        name: "delete",
+        args: &["vm", "delete", "a"],
+        before: Before::Stopped,
+        next: &["vm", "delete", "a"],
+        is_done: is_gone,
+    },
+    Verb {
+        name: "delete --force",
+        args: &["vm", "delete", "--force", "a"],
+        before: Before::Running,
+        next: &["vm", "delete", "--force", "a"],
+        is_done: is_gone,
+    },
+];
+
+/// What brings a host to order after something was killed on it.
+pub fn mend(stage: &Stage, verb: &Verb) -> Run {
+    stage.world.v(verb.next)
+}
+
+fn find(stage: &Stage, name: &str) -> Option<Observed> {
+    observed(&stage.world).into_iter().find(|vm| vm.record.spec.name.as_str() == name)
+}
+
+/// The hypervisor's process.
+pub fn process(stage: &Stage, name: &str) -> Option<i32> {
+    Some(find(stage, name)?.record.runtime?.hypervisor?.pid)
+}
+
+fn created(stage: &Stage, _: Option<i32>) -> bool {
+    let vms = observed(&stage.world);
+    vms.len() == 2 && vms.iter().all(|vm| vm.state == State::Stopped)
+}
+
+fn runs(stage: &Stage, _: Option<i32>) -> bool {
+    find(stage, "a").is_some_and(|vm| vm.state == State::Running)
+}
+
+fn runs_anew(stage: &Stage, before: Option<i32>) -> bool {
+    runs(stage, before) && process(stage, "a").is_some_and(|now| Some(now) != before)
+}
+
+fn is_off(stage: &Stage, _: Option<i32>) -> bool {
+    find(stage, "a").is_some_and(|vm| matches!(vm.state, State::Stopped | State::Crashed))
+}
+
+fn is_gone(stage: &Stage, _: Option<i32>) -> bool {
+    observed(&stage.world).is_empty()
+}
+
+/// Brings about what a verb needs before it, from whatever is there. A supervisor gets its
+/// environment from the command that launches it.
+pub fn prepare(stage: &Stage, verb: &Verb, env: &[(&str, &OsStr)]) {
+    let v = |args: &[&str]| drop(with_env(stage, args, env).ok());
+    let vms = observed(&stage.world);
+    let a = find(stage, "a");
+    if !vms.is_empty() && (verb.before == Before::Nothing || a.is_none()) {
+        v(&["vm", "delete", "--force", "--all"]);
+    }
+    if verb.before == Before::Nothing {
+        return;
+    }
+    match a {
+        None => v(&["vm", "create", "-t", "crash-me", "-n", "a"]),
+        Some(a) if a.state.is_live() => drop(stage.world.v(["vm", "stop", "--force", "--timeout", "0", "a"]).ok()),
+        Some(_) => {}
+    }
+    if verb.before == Before::Running {
+        v(&["vm", "start", "a"]);
+    }
+}
+
+pub fn with_env(stage: &Stage, args: &[&str], env: &[(&str, &OsStr)]) -> Run {
+    let mut command = stage.world.command(args);
+    command.envs(env.iter().copied());
+    run(command, Duration::from_secs(120))
+}
