@@ -1,5 +1,5 @@
-//! Every verb, killed at every point of its steps: the next command brings the host to order, the
-//! verb then succeeds, and nothing is left behind.
+//! Every verb, killed at every point of its steps: `v repair` brings the host to order, finds nothing
+//! more to mend, the verb then succeeds, and nothing is left behind.
 //!
 //! The points are found by a run that traces them, and held against `points.txt`, so that a step
 //! that comes or goes is seen in a review. Each run in which one kills is a line of a table.

@@ -21,8 +21,6 @@ pub struct Verb {
     pub name: &'static str,
     pub args: &'static [&'static str],
     pub before: Before,
-    /// The command that a person types next. (`repair`, where there is one, is for all.)
-    pub next: &'static [&'static str],
     /// Whether the verb has been done, with the hypervisor's process before it.
     pub is_done: fn(&Stage, Option<i32>) -> bool,
 }
@@ -31,55 +29,29 @@ const CREATE: &[&str] = &["vm", "create", "-t", "crash-me", "-n", "a", "--count"
 
 /// One line more is one verb more.
 pub const VERBS: &[Verb] = &[
-    Verb { name: "create", args: CREATE, before: Before::Nothing, next: CREATE, is_done: created },
-    Verb {
-        name: "start",
-        args: &["vm", "start", "a"],
-        before: Before::Stopped,
-        next: &["vm", "start", "a"],
-        is_done: runs,
-    },
-    Verb {
-        name: "stop",
-        args: &["vm", "stop", "a"],
-        before: Before::Running,
-        next: &["vm", "stop", "a"],
-        is_done: is_off,
-    },
+    Verb { name: "create", args: CREATE, before: Before::Nothing, is_done: created },
+    Verb { name: "start", args: &["vm", "start", "a"], before: Before::Stopped, is_done: runs },
+    Verb { name: "stop", args: &["vm", "stop", "a"], before: Before::Running, is_done: is_off },
     Verb {
         name: "stop --force",
         args: &["vm", "stop", "--force", "--timeout", "0", "a"],
         before: Before::Running,
-        next: &["vm", "stop", "--force", "--timeout", "0", "a"],
         is_done: is_off,
     },
-    // The next command is not a restart: the one that was begun must not be lost.
-    Verb {
-        name: "restart",
-        args: &["vm", "restart", "a"],
-        before: Before::Running,
-        next: &["vm", "start", "a"],
-        is_done: runs_anew,
-    },
-    Verb {
-        name: "delete",
-        args: &["vm", "delete", "a"],
-        before: Before::Stopped,
-        next: &["vm", "delete", "a"],
-        is_done: is_gone,
-    },
-    Verb {
-        name: "delete --force",
-        args: &["vm", "delete", "--force", "a"],
-        before: Before::Running,
-        next: &["vm", "delete", "--force", "a"],
-        is_done: is_gone,
-    },
+    Verb { name: "restart", args: &["vm", "restart", "a"], before: Before::Running, is_done: runs_anew },
+    Verb { name: "rename", args: &["vm", "rename", "a", "b"], before: Before::Running, is_done: is_renamed },
+    Verb { name: "delete", args: &["vm", "delete", "a"], before: Before::Stopped, is_done: is_gone },
+    Verb { name: "delete --force", args: &["vm", "delete", "--force", "a"], before: Before::Running, is_done: is_gone },
 ];
 
 /// What brings a host to order after something was killed on it.
-pub fn mend(stage: &Stage, verb: &Verb) -> Run {
-    stage.world.v(verb.next)
+pub fn mend(stage: &Stage) -> Run {
+    stage.world.v(["repair"])
+}
+
+/// What there would still be to mend.
+pub fn unmended(stage: &Stage) -> String {
+    stage.world.v(["repair", "--dry-run", "-o", "json"]).ok().stdout.trim().to_owned()
 }
 
 fn find(stage: &Stage, name: &str) -> Option<Observed> {
@@ -108,6 +80,10 @@ fn is_off(stage: &Stage, _: Option<i32>) -> bool {
     find(stage, "a").is_some_and(|vm| matches!(vm.state, State::Stopped | State::Crashed))
 }
 
+fn is_renamed(stage: &Stage, _: Option<i32>) -> bool {
+    find(stage, "b").is_some() && find(stage, "a").is_none()
+}
+
 fn is_gone(stage: &Stage, _: Option<i32>) -> bool {
     observed(&stage.world).is_empty()
 }
@@ -119,7 +95,7 @@ pub fn prepare(stage: &Stage, verb: &Verb, env: &[(&str, &OsStr)]) {
     let vms = observed(&stage.world);
     let a = find(stage, "a");
     if !vms.is_empty() && (verb.before == Before::Nothing || a.is_none()) {
-        v(&["vm", "delete", "--force", "--all"]);
+        stage.world.v(["vm", "delete", "--force", "--all"]).ok();
     }
     if verb.before == Before::Nothing {
         return;
