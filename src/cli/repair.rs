@@ -73,7 +73,8 @@ impl Repair {
             });
         }
         self.print(&rows, ui)?;
-        let done = rows.iter().filter(|row| row.outcome == Some(Outcome::Done)).count();
+        // One is often gone with another.
+        let done = rows.iter().filter(|row| matches!(row.outcome, Some(Outcome::Done | Outcome::Gone))).count();
         ui.say(format!("put {done} of {} in order", count(left_overs, "left-over")));
         for_each(failures, ui, Err)
     }

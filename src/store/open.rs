@@ -32,7 +32,7 @@ use super::migrations::{self, Schema};
 
 /// How long one process waits for another's transaction. One takes milliseconds, so fifty
 /// processes at once are far from it.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Below one page sqlite takes a file for a database that is yet to be.
 const SMALLEST: u64 = 512;

@@ -5,14 +5,19 @@
 //! takes the process's work with it too. It is no change of the VM: neither `updated_at` nor the
 //! history shows it.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::fault::Fault;
-use super::open::Store;
+use super::open::{self, Store};
 use super::record::to_json;
 use crate::error::Result;
 use crate::spec::Progress;
+
+/// How long a note waits for another process's transaction. No verb is held up for one.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Store {
     /// Notes how far these VMs have come, or that nothing is under way. One that is not recorded
@@ -21,7 +26,9 @@ impl Store {
         let text = progress.map(to_json).transpose()?;
         self.read("note the progress", |connection| {
             connection.pragma_update(None, "synchronous", "NORMAL")?;
+            connection.busy_timeout(PATIENCE)?;
             let noted = note(connection, vms, text.as_deref());
+            connection.busy_timeout(open::PATIENCE)?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             noted
         })

@@ -136,9 +136,13 @@ async fn accept(
         let (read, write) = client.into_split();
         let (input, attached) = (input.clone(), Rc::clone(&attached));
         clients.spawn_local(async move {
+            // One to whom nothing can be shown any more may have typed something before it left.
+            let showing = async {
+                let _ = show(write, history, live).await;
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
-                // A client that is gone ends its task; there is nobody to tell.
-                _ = show(write, history, live) => {}
+                () = showing => {}
                 () = forward_input(read, input) => {}
             }
             drop(attached);

@@ -56,6 +56,7 @@ fn ls_as_data() -> Outcome {
             "retries",
             "disks",
             "nics",
+            "troubles",
             "uuid",
             "created_at"
         ],

@@ -147,7 +147,7 @@ fn a_newer_database_waits_for_its_program(stage: &Stage) -> Outcome {
     };
     version(Some(99));
     kill(hypervisor, Signal::KILL);
-    eventually("it cannot be recorded", LIMIT, || log("the end was not recorded"));
+    eventually("it cannot be recorded", LIMIT, || log("the end is not recorded yet"));
     assert!(alive(supervisor), "it is not lost");
     // Then the program is there which can: here, one that knows the schema again.
     let restore = format!("sqlite3 {} 'PRAGMA user_version = {before}'", database.display());
