@@ -265,8 +265,12 @@ fn is_there(path: &Path) -> Result<bool> {
         }
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(path) {
-            Ok(_) => Err(Error::failed(format!("`{file}` is a link to a file that is not there"))
-                .hint("mount or restore what it points to")),
+            Ok(found) if found.is_symlink() => {
+                Err(Error::failed(format!("`{file}` is a link to a file that is not there"))
+                    .hint("mount or restore what it points to"))
+            }
+            // Another command has just made it.
+            Ok(_) => is_there(path),
             Err(_) => Ok(false),
         },
         Err(error) => Err(Error::failed(format!("cannot look at the database `{file}`"))

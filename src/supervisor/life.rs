@@ -25,6 +25,8 @@ use crate::store::{Retries, Runtime, Store};
 use crate::vm::control::{Failure, Reply, Request};
 use crate::vm::{self, Steps};
 
+/// How long the hypervisor may take to come up and boot where no command has said so.
+const ATTEMPT: Duration = Duration::from_secs(60);
 /// How often what cannot be recorded is tried.
 const TRY: Duration = Duration::from_secs(1);
 
@@ -72,7 +74,8 @@ impl Supervisor<'_> {
             let run = match task {
                 Task::Start(verb) => {
                     let steps = steps.take().unwrap_or_else(|| self.steps(verb));
-                    self.start(steps, &mut doors, ready).await
+                    let deadline = if verb == Verb::Restart { ATTEMPT } else { self.deadline };
+                    self.start(deadline, steps, &mut doors, ready).await
                 }
                 Task::Adopt(record, hypervisor) => match self.adopt(&record, hypervisor, &mut doors, ready).await {
                     // A guest that could not be adopted lives on, unless its end was the reason.
@@ -91,7 +94,7 @@ impl Supervisor<'_> {
                     match self.wait(&mut doors, &retries).await {
                         Waited::Begun(asker) => {
                             ready.ask(asker);
-                            self.start(self.steps(Verb::Start), &mut doors, ready).await
+                            self.start(ATTEMPT, self.steps(Verb::Start), &mut doors, ready).await
                         }
                         Waited::Stopped(reply) => {
                             self.leave_runtime_folder();
@@ -175,9 +178,9 @@ impl Supervisor<'_> {
     async fn wait(&self, doors: &mut Doors, retries: &Retries) -> Waited {
         let mut due = Instant::now() + again::left(retries, host::now());
         loop {
-            let (asked, event) = tokio::select! {
-                () = sleep_until(due) => (None, Event::Start),
-                _ = doors.terminate.recv() => (None, Event::Stop),
+            let (asked, actor, event) = tokio::select! {
+                () = sleep_until(due) => (None, Actor::Supervisor, Event::Start),
+                _ = doors.terminate.recv() => (None, Actor::Supervisor, Event::Stop),
                 _ = doors.hangup.recv() => match self.successor.try_out() {
                     Ok(()) => return Waited::HandOver,
                     Err(error) => {
@@ -199,12 +202,12 @@ impl Supervisor<'_> {
                             continue;
                         }
                     };
-                    (Some(asked.reply), event)
+                    (Some(asked.reply), asked.actor, event)
                 }
             };
             let recorded = match event {
-                Event::Stop => self.give_up_waiting(),
-                _ => self.begin_attempt(asked.is_some()),
+                Event::Stop => self.give_up_waiting(&actor),
+                _ => self.begin_attempt(&actor, asked.is_some()),
             };
             let Err(error) = recorded else {
                 return if event == Event::Stop { Waited::Stopped(asked) } else { Waited::Begun(asked) };
@@ -224,9 +227,9 @@ impl Supervisor<'_> {
     }
 
     /// One that a person wants at once begins no series: if it fails they are told.
-    fn begin_attempt(&self, asked_for: bool) -> Result<()> {
+    fn begin_attempt(&self, actor: &Actor, asked_for: bool) -> Result<()> {
         let us = this_process()?;
-        self.update(|record| {
+        self.update_by(actor, |record| {
             record.apply(&Event::Start)?;
             record.runtime = Some(Runtime::of(us));
             record.intent = None;
@@ -237,9 +240,9 @@ impl Supervisor<'_> {
         })
     }
 
-    fn give_up_waiting(&self) -> Result<()> {
+    fn give_up_waiting(&self, actor: &Actor) -> Result<()> {
         tracing::info!("it is not to be started again");
-        self.update(|record| {
+        self.update_by(actor, |record| {
             record.apply(&Event::Stop)?;
             record.runtime = None;
             record.retries = None;

@@ -242,7 +242,8 @@ pub(super) struct Supervisor<'a> {
     pub(super) spec: &'a VmSpec,
     /// Whose wish the first start was.
     actor: &'a Actor,
-    deadline: Duration,
+    /// For the first thing that is to be done: the launching command's.
+    pub(super) deadline: Duration,
     pub(super) successor: &'a Successor,
 }
 
@@ -255,13 +256,19 @@ pub(super) struct Doors {
 
 impl Supervisor<'_> {
     /// The whole run. An error means that it never came to run.
-    pub(super) async fn start(&self, steps: Steps, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
+    pub(super) async fn start(
+        &self,
+        deadline: Duration,
+        steps: Steps,
+        doors: &mut Doors,
+        ready: &mut Ready,
+    ) -> Result<Run> {
         limits::apply(self.spec);
         let console = self.open_console_door()?;
         let ports = Ports::new(self.spec, self.ovs.clone());
         let config = self.site.config()?;
         let launched = |handle, ssh| self.launched(handle, ssh);
-        let booting = boot::boot(self.site, &config, self.spec, &ports, self.deadline, &steps, launched);
+        let booting = boot::boot(self.site, &config, self.spec, &ports, deadline, &steps, launched);
         let booted = tokio::select! {
             booted = booting => booted?,
             reply = interrupted(doors) => {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use super::{config, world};
-use crate::fixtures::mount::Mounted;
 use crate::trials;
 use crate::world::{Outcome, World, need_program, need_root, run};
 
@@ -164,16 +163,14 @@ fn images_that_are_wrong() -> Outcome {
 
 fn no_space() -> Outcome {
     need_root()?;
-    let world = world();
+    let mut world = world();
+    world.mount_state("2m")?;
     let small = world.state();
-    fs::create_dir_all(&small).expect("a folder");
-    let mounted = Mounted::tmpfs(&small, "2m")?;
     // 8 MiB of data would not fit; only its holes do.
     fs::write(world.dir().join("os.img"), vec![1; 8 << 20]).expect("an image");
     world.v(["vm", "create", "-t", "xs"]).fails(1, &["no space", "free"]);
     assert_eq!(fs::read_dir(small.join("vm")).into_iter().flatten().count(), 0, "nothing is left");
     world.v(["vm", "ls"]).ok();
-    drop(mounted);
     Ok(())
 }
 

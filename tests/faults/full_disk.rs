@@ -7,10 +7,10 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 
 use super::{LIMIT, last_line};
-use crate::fixtures::mount::Mounted;
+use crate::fixtures::mount::Ballast;
 use crate::lifecycle::{Stage, kill};
 use crate::trials;
-use crate::world::{Outcome, World, eventually, need_root};
+use crate::world::{Outcome, eventually, need_root};
 
 pub fn trials() -> Vec<Trial> {
     trials![an_end_is_not_lost, a_guest_writes_on, every_command_says_so, a_database_that_cannot_be_made]
@@ -19,12 +19,12 @@ pub fn trials() -> Vec<Trial> {
 /// What only the supervisor has seen is recorded as soon as there is room for it.
 fn an_end_is_not_lost() -> Outcome {
     need_root()?;
-    let stage = Stage::either()?;
+    let mut stage = Stage::either()?;
+    stage.world.mount_state("8m")?;
     let world = &stage.world;
-    let state = Mounted::tmpfs(&world.state(), "8m")?;
     stage.create("halt", "web");
     stage.start("web");
-    let full = state.fill();
+    let full = Ballast::fill(&world.state());
     kill(stage.pid("web", "hypervisor_pid"), Signal::KILL);
     eventually("it is no longer said to run", LIMIT, || world.state_of("web") == "stopping");
     for verb in ["start", "stop"] {
@@ -46,14 +46,19 @@ fn an_end_is_not_lost() -> Outcome {
 
 fn a_guest_writes_on() -> Outcome {
     need_root()?;
-    let stage = Stage::either()?;
+    let mut stage = Stage::either()?;
+    stage.world.mount_state("8m")?;
     let world = &stage.world;
-    let state = Mounted::tmpfs(&world.state(), "8m")?;
     stage.create("echo", "parrot");
     stage.start("parrot");
     eventually("the guest writes", LIMIT, || stage.log("parrot").contains("virshle payload"));
     let uuid = world.row("parrot")["uuid"].as_str().expect("a uuid").to_owned();
-    let socket = world.root().join("run/virshle/vm").join(uuid).join("console.sock");
+    let socket = world.root().join("run/virshle/vm").join(&uuid).join("console.sock");
+    // The supervisor's own log ends with its page, so that not one more line fits.
+    let log = world.state().join("vm").join(uuid).join("supervisor.log");
+    let size = fs::metadata(&log).expect("its log").len();
+    let mut log = fs::OpenOptions::new().append(true).open(log).expect("its log");
+    log.write_all(&vec![b'\n'; 4096 - (size % 4096) as usize]).expect("it is padded");
     let mut console = UnixStream::connect(&socket).expect("the console listens");
     console.set_read_timeout(Some(LIMIT)).expect("a deadline");
     let mut say = |word: &str| {
@@ -67,7 +72,7 @@ fn a_guest_writes_on() -> Outcome {
         }
     };
     say("before");
-    let full = state.fill();
+    let full = Ballast::fill(&world.state());
     // More than a page, so that none of it is in the file already.
     for line in 0..300 {
         say(&format!("while the disk is full {line}."));
@@ -86,9 +91,9 @@ fn a_guest_writes_on() -> Outcome {
 
 fn every_command_says_so() -> Outcome {
     need_root()?;
-    let stage = Stage::either()?;
+    let mut stage = Stage::either()?;
+    stage.world.mount_state("8m")?;
     let world = &stage.world;
-    let state = Mounted::tmpfs(&world.state(), "8m")?;
     stage.create("button", "runs");
     stage.create("button", "rests");
     stage.start("runs");
@@ -101,7 +106,7 @@ fn every_command_says_so() -> Outcome {
         &["vm", "stop", "--force", "--timeout", "0", "runs"],
         &["vm", "delete", "rests"],
     ];
-    let full = state.fill();
+    let full = Ballast::fill(&world.state());
     for args in changes {
         world.v(args).fails(1, &["no space left", "free some space"]);
     }
@@ -125,10 +130,10 @@ fn every_command_says_so() -> Outcome {
 
 fn a_database_that_cannot_be_made() -> Outcome {
     need_root()?;
-    let stage = Stage::either()?;
-    let world: &World = &stage.world;
-    let state = Mounted::tmpfs(&world.state(), "4m")?;
-    let full = state.fill();
+    let mut stage = Stage::either()?;
+    stage.world.mount_state("4m")?;
+    let world = &stage.world;
+    let full = Ballast::fill(&world.state());
     world
         .v(["vm", "create", "-t", "button", "-n", "web"])
         .fails(1, &["virshle.sqlite", "no space left", "free some space"]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::watchdog::noted;
+use super::watchdog::{counted, noted};
 use super::{Stage, Test, alive, kill, template};
 use crate::fixtures::payload::{self, Variant};
 use crate::world::{Outcome, eventually};
@@ -24,7 +24,7 @@ pub const TESTS: &[(&str, Test)] = &[
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A VM that is kept so, made but not started.
-fn kept(stage: &Stage, variant: Variant, restart: &str, name: &str) {
+pub fn kept(stage: &Stage, variant: Variant, restart: &str, name: &str) {
     let kernel = payload::build(stage.world.dir(), variant).expect("a payload");
     stage.config(&format!("{}restart = \"{restart}\"\n", template("kept", &kernel)));
     stage.create("kept", name);
@@ -35,7 +35,7 @@ fn attempts(row: &Value) -> i64 {
 }
 
 /// Waits until the VM runs in its attempt number `attempt`.
-fn runs_again(stage: &Stage, name: &str, attempt: i64) -> i32 {
+pub fn runs_again(stage: &Stage, name: &str, attempt: i64) -> i32 {
     eventually(&format!("attempt {attempt} runs"), LIMIT, || {
         let row = stage.world.row(name);
         row["state"] == "running" && attempts(&row) == attempt
@@ -67,6 +67,9 @@ fn a_crash_is_followed_by_another_run(stage: &Stage) -> Outcome {
     world.v(["vm", "delete", "a"]).fails(4, &["it is restarting", "--force"]);
     world.v(["vm", "console", "a"]).fails(4, &["it is restarting"]);
     let third = runs_again(stage, "a", 2);
+    let to_wait = "SELECT count(*) FROM history WHERE json_extract(happening, '$.to') = 'restarting' AND \
+                   json_extract(happening, '$.exit.reason') = 'killed' AND json_extract(actor, '$.kind') = 'supervisor'";
+    assert_eq!(counted(world, to_wait), 2, "why is noted with it");
     assert!(third != second && alive(third));
 
     // At once, when a person wants it; their start is not part of the series.
@@ -123,6 +126,10 @@ fn what_was_asked_for_is_the_end(stage: &Stage) -> Outcome {
     let supervisor = stage.pid("a", "supervisor_pid");
     kill(supervisor, Signal::TERM);
     stays(stage, "a", supervisor, "stopped");
+    waiting(stage);
+    world.v(["vm", "restart", "a"]).ok();
+    assert_eq!(world.state_of("a"), "running");
+    world.v(["vm", "stop", "a"]).ok();
     waiting(stage);
     world.v(["vm", "delete", "--force", "a"]).ok();
     world.assert_empty();

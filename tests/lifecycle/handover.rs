@@ -9,12 +9,15 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rustix::process::Signal;
 
+use super::again::{kept, runs_again};
 use super::ends::attach;
 use super::{Stage, Test, alive, kill};
-use crate::world::{Outcome, eventually, v};
+use crate::fixtures::payload::Variant;
+use crate::world::{Outcome, eventually, need_program, v};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("a_hangup_changes_the_program_and_nothing_else", a_hangup_changes_the_program_and_nothing_else),
+    ("a_wait_for_the_next_attempt_is_handed_over", a_wait_for_the_next_attempt_is_handed_over),
     ("an_upgrade_goes_on_with_the_new_program", an_upgrade_goes_on_with_the_new_program),
     ("a_newer_database_waits_for_its_program", a_newer_database_waits_for_its_program),
 ];
@@ -71,6 +74,24 @@ fn a_hangup_changes_the_program_and_nothing_else(stage: &Stage) -> Outcome {
     Ok(())
 }
 
+fn a_wait_for_the_next_attempt_is_handed_over(stage: &Stage) -> Outcome {
+    kept(stage, Variant::Button, "on-crash", "a");
+    stage.start("a");
+    kill(stage.pid("a", "hypervisor_pid"), Signal::KILL);
+    let second = runs_again(stage, "a", 1);
+    let supervisor = stage.pid("a", "supervisor_pid");
+    kill(second, Signal::KILL);
+    eventually("it waits", LIMIT, || stage.world.state_of("a") == "restarting");
+    let due = stage.world.row("a")["retries"].clone();
+    kill(supervisor, Signal::HUP);
+    runs_again(stage, "a", 2);
+    assert_eq!(stage.world.row("a")["retries"], due, "the attempt that was due");
+    assert_eq!(stage.pid("a", "supervisor_pid"), supervisor);
+    stage.world.v(["vm", "stop", "a"]).ok();
+    assert_eq!(stage.world.state_of("a"), "stopped");
+    Ok(())
+}
+
 /// A copy of `v`, which every command and supervisor of the world is from now on.
 fn installed(stage: &mut Stage) -> PathBuf {
     let program = stage.world.dir().join("v");
@@ -123,6 +144,7 @@ fn an_upgrade_goes_on_with_the_new_program(stage: &Stage) -> Outcome {
 }
 
 fn a_newer_database_waits_for_its_program(stage: &Stage) -> Outcome {
+    need_program("sqlite3")?;
     let mut stage = Stage::new(stage.kind)?;
     let program = installed(&mut stage);
     let world = &stage.world;
@@ -151,7 +173,6 @@ fn a_newer_database_waits_for_its_program(stage: &Stage) -> Outcome {
     assert!(alive(supervisor), "it is not lost");
     // Then the program is there which can: here, one that knows the schema again.
     let restore = format!("sqlite3 {} 'PRAGMA user_version = {before}'", database.display());
-    crate::world::need_program("sqlite3")?;
     replace(&program, &restore);
     eventually("it is recorded", LIMIT, || version(None) == before && world.state_of("a") == "crashed");
     let exit = &world.row("a")["last_exit"];

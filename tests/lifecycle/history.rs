@@ -76,6 +76,7 @@ fn what_nobody_asked_for(stage: &Stage) -> Outcome {
     let uuid = stage.world.row("web")["uuid"].as_str().expect("a uuid").to_owned();
     let console = stage.world.root().join("run/virshle/vm").join(uuid).join("console.sock");
     eventually("the guest listens", LIMIT, || stage.log("web").contains("virshle payload"));
+    // It leaves at once; what it typed counts.
     UnixStream::connect(console).and_then(|mut console| console.write_all(&[CTRL_R])).expect("it is typed");
     seen("rebooted");
 

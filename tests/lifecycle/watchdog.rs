@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 
-use super::template;
+use super::{kill, template};
 use crate::fixtures::payload::{self, Variant};
 use crate::trials;
 use crate::world::{Outcome, World, eventually, exercised, need_program, skip};
@@ -34,6 +35,17 @@ fn a_guest_that_hangs_is_reset() -> Outcome {
     let row = world.info("a");
     assert_eq!((&row["state"], &row["hypervisor_pid"]), (&"running".into(), &hypervisor), "its run goes on");
     eventually("it is noted", LIMIT, || noted(&world, "watchdog-fired") >= 2);
+    // A new program watches over it, and sees how QEMU, still its child, ends.
+    let supervisor = world.info("a")["supervisor_pid"].clone();
+    let pid = |value: &serde_json::Value| i32::try_from(value.as_i64().expect("a pid")).expect("a pid");
+    let log = || world.v(["vm", "log", "--supervisor", "a"]).stdout.contains("adopted");
+    kill(pid(&supervisor), Signal::HUP);
+    eventually("it is adopted", LIMIT, log);
+    let row = world.info("a");
+    assert_eq!((&row["supervisor_pid"], &row["hypervisor_pid"]), (&supervisor, &hypervisor));
+    kill(pid(&hypervisor), Signal::KILL);
+    eventually("it is seen", LIMIT, || world.state_of("a") == "crashed");
+    assert_eq!(world.row("a")["last_exit"]["reason"], "killed");
     world.v(["vm", "delete", "--force", "a"]).ok();
     world.assert_empty();
     Ok(())
@@ -41,8 +53,12 @@ fn a_guest_that_hangs_is_reset() -> Outcome {
 
 /// How many lines of the history are of this kind.
 pub fn noted(world: &World, what: &str) -> i64 {
+    counted(world, &format!("SELECT count(*) FROM history WHERE json_extract(happening, '$.what') = '{what}'"))
+}
+
+/// One number out of the database.
+pub fn counted(world: &World, query: &str) -> i64 {
     let connection = rusqlite::Connection::open(world.state().join("virshle.sqlite")).expect("the database opens");
     connection.busy_timeout(LIMIT).expect("a deadline");
-    let count = "SELECT count(*) FROM history WHERE json_extract(happening, '$.what') = ?1";
-    connection.query_row(count, [what], |row| row.get(0)).expect("it is counted")
+    connection.query_row(query, [], |row| row.get(0)).expect("it is counted")
 }

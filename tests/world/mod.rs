@@ -11,6 +11,8 @@ use libtest_mimic::{Completion, Failed, Trial};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::fixtures::mount::Mounted;
+
 /// Why a test did not run.
 #[derive(Debug)]
 pub struct Skip(pub String);
@@ -66,6 +68,8 @@ pub fn v() -> PathBuf {
 }
 
 pub struct World {
+    /// Before the folder it lies in.
+    mounted: Option<Mounted>,
     dir: TempDir,
     /// The `PATH` of every `v` run here.
     path: std::ffi::OsString,
@@ -77,7 +81,8 @@ impl World {
     pub fn new() -> Self {
         // Sockets lie below it, and their paths are limited: a short name.
         let dir = tempfile::Builder::new().prefix("v-").tempdir_in("/tmp").expect("a temporary folder");
-        let world = Self { dir, path: std::env::var_os("PATH").unwrap_or_default(), user: None, program: v() };
+        let world =
+            Self { mounted: None, dir, path: std::env::var_os("PATH").unwrap_or_default(), user: None, program: v() };
         fs::create_dir_all(world.home().join(".ssh")).expect("a home");
         fs::create_dir_all(world.root().join("etc/virshle")).expect("a config folder");
         world
@@ -98,6 +103,12 @@ impl World {
     /// `var/lib/virshle`.
     pub fn state(&self) -> PathBuf {
         self.root().join("var/lib/virshle")
+    }
+
+    /// Puts the state on a file system of its own, of that size.
+    pub fn mount_state(&mut self, size: &str) -> Result<(), Skip> {
+        self.mounted = Some(Mounted::tmpfs(&self.state(), size)?);
+        Ok(())
     }
 
     pub fn config_file(&self) -> PathBuf {
