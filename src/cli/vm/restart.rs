@@ -43,7 +43,8 @@ fn restart_one(site: &Site, record: Record, how: &How, ui: &Ui) -> Result<()> {
     let (vm, name) = (record.spec.uuid, record.spec.name.clone());
     let timeout = how.timeout(&record);
     let observed = vm::reconcile(site, &mut store, record)?;
-    if !observed.state.is_live() {
+    // One that waits for its next attempt is not kept waiting.
+    if !observed.state.is_run() {
         return start_all(site, &mut store, vec![observed.record], Duration::from_secs(60), None, ui);
     }
     let mut outcome = Restarted::StillRunning;
