@@ -185,7 +185,7 @@ fn a_failed_start_is_told(host: &Host) {
 fn without_units(host: &Host) {
     let program = host.run(["readlink", "-f", "/usr/bin/v"]).ok().stdout;
     host.run(["sh", "-c", "mkdir -p /tmp/units /tmp/r/etc && cp -r /etc/virshle/. /tmp/r/etc/virshle"]).ok();
-    host.v(["units", "--dir", "/tmp/units"]).ok();
+    host.run(["/opt/virshle/v", "units", "--dir", "/tmp/units"]).ok();
     host.run(["sh", "-c", "systemd-analyze verify --man=no /tmp/units/*.slice /tmp/units/virshle-[as]*.service"]).ok();
     host.run(["systemd-analyze", "verify", "--man=no", "/tmp/units/virshle-vm@x.service"]).ok();
     let unit = host.run(["cat", "/tmp/units/virshle-vm@.service"]).ok().stdout;
