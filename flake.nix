@@ -18,6 +18,7 @@
           stdenv,
           rustPlatform,
           installShellFiles,
+          coreutils,
           util-linux,
         }:
         let
@@ -49,8 +50,11 @@
           postInstall = ''
             ln -s v $out/bin/virshle
             install -Dm644 -t $out/lib/systemd/system packaging/systemd/*
-            substituteInPlace $out/lib/systemd/system/*.service \
+            install -Dm644 -t $out/lib/sysusers.d packaging/sysusers.d/*
+            install -Dm644 -t $out/lib/tmpfiles.d packaging/tmpfiles.d/*
+            substituteInPlace $out/lib/systemd/system/*.{service,socket} \
               --replace-quiet /usr/bin/v $out/bin/v \
+              --replace-quiet ExecStartPre=install ExecStartPre=${coreutils}/bin/install \
               --replace-quiet /bin/kill ${util-linux}/bin/kill
           ''
           + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''

@@ -19,7 +19,8 @@ let
 in
 {
   options.services.virshle = {
-    enable = lib.mkEnableOption "Virshle, a manager of virtual machines";
+    enable = lib.mkEnableOption ("Virshle, a manager of virtual machines. Each VM is a unit of systemd; "
+      + "members of the group `virshle` use the host's VMs without being root");
 
     package = lib.mkOption {
       type = lib.types.package;

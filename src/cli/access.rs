@@ -2,13 +2,17 @@
 
 use super::doctor::Health;
 use super::{relay as helper, root_of_environment};
-use crate::host::{self, Mode, User};
+use crate::host::{self, Mode, ServiceManager, User};
 use crate::relay::{GROUP, Reach, is_member, reach};
 use crate::vm::Site;
 
 pub(super) fn finding(site: &Site, asked_by_member: bool) -> (Health, String, Option<String>) {
     if asked_by_member {
-        return (Health::Ok, format!("`{}`, by root's helper: member of the group `{GROUP}`", host::caller()), None);
+        return (
+            Health::Ok,
+            format!("`{}`, by root's helper, as a member of the group `{GROUP}`", host::caller()),
+            None,
+        );
     }
     let root = site.dirs.root().map(std::borrow::ToOwned::to_owned).or_else(root_of_environment);
     let own = match site.dirs.mode {
@@ -24,7 +28,11 @@ pub(super) fn finding(site: &Site, asked_by_member: bool) -> (Health, String, Op
             Health::Optional,
             format!("{own}; no helper of root's listens at `{}`", socket.display()),
             Some(format!(
-                "for the host's VMs: `sudo v …`, or root lets the group `{GROUP}` in with `systemctl enable --now virshle.socket`"
+                "for the host's VMs: `sudo v …`, or root lets the group `{GROUP}` in with `{}`",
+                match ServiceManager::find() {
+                    ServiceManager::None => "v relay --listen",
+                    _ => "systemctl enable --now virshle.socket",
+                }
             )),
         ),
         Reach::Closed => {

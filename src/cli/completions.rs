@@ -7,7 +7,8 @@ use crate::error::{Error, OrFailed, Result};
 /// Print a shell's completion script
 ///
 /// It offers the names of VMs and templates as they are at that moment.
-/// /// bash: `source <(v completions bash)` in ~/.bashrc. zsh: `source <(v completions zsh)`.
+///
+/// bash: `source <(v completions bash)` in ~/.bashrc. zsh: `source <(v completions zsh)`.
 /// fish: `v completions fish | source`.
 #[derive(Debug, Args)]
 pub(super) struct Completions {

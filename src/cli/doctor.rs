@@ -225,7 +225,7 @@ fn taps(add: &mut Add<'_>) {
     if !tun.exists() {
         add("taps", Health::Optional, "there is no /dev/net/tun".into(), Some("`modprobe tun`"));
     } else if rustix::process::geteuid().is_root() {
-        add("taps", Health::Ok, "/dev/net/tun is there, and you are root".into(), None);
+        add("taps", Health::Ok, "/dev/net/tun is there".into(), None);
     } else {
         add(
             "taps",
@@ -253,7 +253,7 @@ fn service_manager(add: &mut Add<'_>, site: &Site, config: Option<&Config>) {
         }
         (Mode::System, ServiceManager::WithoutUnits) => {
             let (health, detail) = alone("systemd is there, but the units are not installed");
-            let hint = "`v units --dir /etc/systemd/system && systemctl daemon-reload`";
+            let hint = "`v units --dir /etc/systemd/system && systemctl daemon-reload`, and `systemctl enable virshle-autostart` for VMs that start with the host";
             add(what, health, detail, Some(hint));
         }
         (Mode::System, ServiceManager::None) => {

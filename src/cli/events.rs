@@ -11,7 +11,7 @@ use crate::host;
 use crate::store::{Follow, Store};
 use crate::vm::Site;
 
-/// Show what happened to all VMs, and go on showing it
+/// Show what happened to all VMs; with `--follow`, go on as more happens
 ///
 /// With `--follow` each new line is printed as it comes, until Ctrl-C or until nobody reads any
 /// more; as JSON then one object per line, from the first one on.

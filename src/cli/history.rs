@@ -102,7 +102,7 @@ pub(super) fn find(store: &Store, text: &str, ui: &Ui) -> Result<Uuid> {
     }
     if is_name {
         ui.say(match last.exists {
-            true => format!("no VM is named `{text}` now; this is `{}`, which was", last.name),
+            true => format!("no VM is named `{text}` now; this is `{}`, which had that name", last.name),
             false => format!("`{text}` is no more; this is VM `{}`", last.vm),
         });
     }

@@ -44,7 +44,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = GLOBAL)]
     root: Option<PathBuf>,
 
-    /// Your own VMs, also where you may work on the host's
+    /// Work on your own VMs, even where you are let in to the host's
     #[arg(long, global = true, conflicts_with = "root", help_heading = GLOBAL)]
     session: bool,
 

@@ -82,7 +82,8 @@ fn place(command: &Command) -> Place {
 impl Relay {
     pub(super) fn run(&self, site: &Site) -> Result<()> {
         if !rustix::process::geteuid().is_root() {
-            return Err(Error::usage("only root can run commands as root for others"));
+            return Err(Error::usage("only root can run commands as root for others")
+                .hint("`sudo systemctl enable --now virshle.socket`, or without systemd `sudo v relay --listen`"));
         }
         if self.listen {
             return relay::listen(&site.dirs);

@@ -6,11 +6,12 @@ use super::ui::Ui;
 use crate::error::{Error, OrFailed, Result};
 use crate::host;
 
-/// Print the units of systemd that keep VMs, or write them into a folder
+/// Print the units that run VMs under systemd, or write them into a folder
 ///
 /// A package brings them. Without one: `v units --dir /etc/systemd/system`, then `systemctl
-/// daemon-reload`, and `systemctl enable virshle-autostart` for the VMs that start with the host.
-/// They run the program that wrote them.
+/// daemon-reload`, then `systemctl enable virshle-autostart` for the VMs that start with the host,
+/// and `systemctl enable --now virshle.socket` for the members of the group `virshle`. They run the
+/// program that wrote them.
 #[derive(Debug, Args)]
 pub(super) struct Units {
     /// Write `virshle-vm@.service` and those beside it into DIR

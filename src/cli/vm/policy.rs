@@ -50,7 +50,7 @@ fn restart(policy: Restart, state: State, retries: Option<&Retries>) -> String {
         Some(Retries { attempts, .. }) if !state.is_live() => {
             format!("{policy}; gave up after {attempts} attempts")
         }
-        Some(Retries { attempts, .. }) => format!("{policy}; {} attempt since it kept ending", ordinal(*attempts)),
+        Some(Retries { attempts, .. }) => format!("{policy}; {} attempt in a row", ordinal(*attempts)),
     }
 }
 
@@ -121,6 +121,6 @@ mod tests {
         assert_eq!(shown, expected);
         let tenth = Retries { attempts: 10, next_at: Timestamp::UNIX_EPOCH };
         assert_eq!(lines(&policy, State::Crashed, Some(&tenth))[0].1, "on-crash; gave up after 10 attempts");
-        assert_eq!(lines(&policy, State::Running, Some(&tenth))[0].1, "on-crash; 10th attempt since it kept ending");
+        assert_eq!(lines(&policy, State::Running, Some(&tenth))[0].1, "on-crash; 10th attempt in a row");
     }
 }
