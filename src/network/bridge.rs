@@ -4,7 +4,7 @@
 use std::io;
 
 use super::ovs::{Bridge, Datapath, Ovs};
-use crate::error::{Error, OrFailed, Result};
+use crate::error::{Error, Kind, OrFailed, Result};
 use crate::host::NetDevice;
 
 /// An Open vSwitch bridge; `datapath` is what a new one gets.
@@ -26,6 +26,24 @@ pub(super) fn ovs(ovs: &Ovs, name: &str, create: bool, datapath: &Datapath) -> R
         tracing::warn!(bridge = name, %error, "cannot bring up the bridge's own device");
     }
     Ok(Bridge { name: name.to_owned(), datapath: datapath.clone() })
+}
+
+/// Adds a port to an Open vSwitch bridge that is most often there, so that nothing asks first. One
+/// that is gone since the VM was created (a switch with a new database) is made again.
+pub(super) fn add_to_ovs(
+    switch: &Ovs,
+    bridge: &str,
+    create: bool,
+    datapath: &Datapath,
+    add: impl Fn() -> Result<()>,
+) -> Result<()> {
+    match add() {
+        Err(error) if create && error.kind() == Kind::NotFound => {
+            ovs(switch, bridge, create, datapath)?;
+            add()
+        }
+        done => done,
+    }
 }
 
 /// A Linux bridge.

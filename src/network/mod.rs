@@ -7,7 +7,8 @@
 //! user     –                     –                  –                                       –
 //! ```
 //!
-//! Between `connect` and `release`, [`Driver::restore`] puts back what somebody took away.
+//! A bridge that is to be made when it is missing is made at each of them: one of Linux ends with the
+//! host. Between `connect` and `release`, [`Driver::restore`] puts back what somebody took away.
 //!
 //! Ports are named `v<number>n<index>` and carry their VM in `external_ids`, so that one left
 //! behind is found. Every call is idempotent: `prepare` takes over a port of the same VM that an

@@ -29,15 +29,19 @@ impl Driver for TapPort {
     }
 
     fn prepare(&self, port: &Port<'_>) -> Result<Option<OwnedFd>> {
-        let (bridge, switch, _) = link_of(&port.nic.link)?;
+        let (bridge, switch, create) = link_of(&port.nic.link)?;
         let name = port.name();
-        if switch == Switch::Ovs {
-            port.ovs.clear_port(&name, port.vm)?;
+        match switch {
+            Switch::Ovs => port.ovs.clear_port(&name, port.vm)?,
+            // The bridge that was made for the VM has ended with the host's last life.
+            Switch::Bridge => bridge::linux(bridge, create).map(drop)?,
         }
         let fd = open_tap(&name).map_err(|error| explain(&name, error))?;
         let device = bring_up(&name, bridge)?;
         match switch {
-            Switch::Ovs => port.ovs.add_tap_port(bridge, &name, &port.tag())?,
+            Switch::Ovs => bridge::add_to_ovs(port.ovs, bridge, create, &port.ovs.tap_datapath(), || {
+                port.ovs.add_tap_port(bridge, &name, &port.tag())
+            })?,
             Switch::Bridge => bridge::plug(bridge, &device, &name)?,
         }
         Ok(Some(fd))

@@ -146,6 +146,10 @@ fn a_vhost_port_from_check_to_release() {
         thief.driver().rename(&Port { vm_name: "thief", ..thief.port(ovs) }).unwrap();
         assert_ne!(row(switch, "Port", "v1n0", "external_ids:virshle-name"), "thief");
         assert!(ovs.port_owner("v1n0").unwrap().is_some(), "another VM's release removes nothing");
+        switch.vsctl(&["del-br", "vsbr0"]).unwrap();
+        creating.driver().connect(&creating.port(ovs), &second).unwrap();
+        assert_eq!(ovs.port_owner("v3n0").unwrap().unwrap().bridge, "vsbr0", "the bridge is made again");
+        creating.driver().release(&creating.port(ovs)).unwrap();
         driver.release(&port).unwrap();
         driver.release(&port).unwrap();
         assert_eq!(ovs.port_owner("v1n0").unwrap(), None);
@@ -309,6 +313,14 @@ fn taps_on_an_open_vswitch_bridge() {
         }
         assert_eq!(ovs.ports_of_virshle().unwrap(), []);
         assert_eq!(switch.vsctl(&["list-ports", "vsbr0"]).unwrap(), "");
+
+        switch.vsctl(&["del-br", "vsbr0"]).unwrap();
+        let unwilling = Machine::new(1, tap("vsbr0", Switch::Ovs, false));
+        assert_eq!(unwilling.driver().prepare(&unwilling.port(ovs)).unwrap_err().kind(), Kind::NotFound);
+        let d = leftover.driver().prepare(&leftover.port(ovs)).unwrap().unwrap();
+        assert_eq!(switch.vsctl(&["list-ports", "vsbr0"]).unwrap().trim(), "v1n0", "the bridge is made again");
+        drop(d);
+        leftover.driver().release(&leftover.port(ovs)).unwrap();
     });
 }
 
@@ -416,6 +428,14 @@ fn taps_on_a_linux_bridge() {
         vm.driver().release(&vm.port(&ovs)).unwrap();
         drop((a, b));
         assert!(NetDevice::find("v1n0").unwrap().is_none(), "the device ends with its descriptor");
+
+        // What a host has lost when it starts again.
+        crate::host::Program::new("ip").args(["link", "del", "br7"]).run().unwrap();
+        assert_eq!(missing.driver().prepare(&missing.port(&ovs)).unwrap_err().kind(), Kind::NotFound);
+        assert!(NetDevice::find("v1n0").unwrap().is_none(), "no device is left of it");
+        let c = vm.driver().prepare(&vm.port(&ovs)).unwrap().unwrap();
+        assert!(NetDevice::find("br7").unwrap().unwrap().is_bridge().unwrap(), "the bridge is made again");
+        drop(c);
     });
     if let Err(reason) = done {
         eprintln!("skipped: {reason}");

@@ -43,8 +43,10 @@ impl Driver for Vhost {
     }
 
     fn connect(&self, port: &Port<'_>, socket: &Path) -> Result<()> {
-        let (bridge, _) = bridge_of(&port.nic.link)?;
-        port.ovs.add_vhost_port(bridge, &port.name(), socket, &port.tag())
+        let (bridge, create) = bridge_of(&port.nic.link)?;
+        bridge::add_to_ovs(port.ovs, bridge, create, &Datapath::Netdev, || {
+            port.ovs.add_vhost_port(bridge, &port.name(), socket, &port.tag())
+        })
     }
 
     fn restore(&self, port: &Port<'_>, socket: &Path) -> Result<bool> {
