@@ -42,7 +42,7 @@ fn who(entry: &Entry) -> Cell {
 fn what(entry: &Entry) -> Cell {
     let tone = match &entry.happening {
         Happening::State { to, .. } => tone(*to),
-        Happening::Deleted | Happening::Renamed { .. } | Happening::Adopted => Tone::Dim,
+        Happening::Deleted | Happening::Renamed { .. } | Happening::Adopted | Happening::HandedOver => Tone::Dim,
         Happening::PortRestored { .. } => Tone::Good,
         Happening::GaveUp { .. }
         | Happening::PortLost { .. }

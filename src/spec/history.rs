@@ -54,6 +54,8 @@ pub enum Happening {
     },
     /// A new supervisor took over a running guest.
     Adopted,
+    /// Its supervisor became the program that an upgrade had put in its place.
+    HandedOver,
     /// A port was gone from its switch.
     PortLost {
         port: String,
@@ -91,6 +93,7 @@ impl Happening {
             Happening::WatchdogFired => "reset".to_owned(),
             Happening::GaveUp { .. } => "given up".to_owned(),
             Happening::Adopted => "adopted".to_owned(),
+            Happening::HandedOver => "handed over".to_owned(),
             Happening::PortLost { .. } => "port lost".to_owned(),
             Happening::PortRestored { .. } => "port restored".to_owned(),
             Happening::PortDead { .. } => "port dead".to_owned(),
@@ -107,6 +110,10 @@ impl Happening {
             Happening::State { from: Some(S::Stopping), to: S::Running, .. } => {
                 "the guest has not shut down in its time".to_owned()
             }
+            Happening::State { from: Some(S::Restarting), to: S::Stopped, .. } => "not to be started again".to_owned(),
+            Happening::State { to: S::Restarting, intent: Some(Intent::Restart), .. } => {
+                "a restart was asked for".to_owned()
+            }
             Happening::State { to: S::Restarting, .. } => "by its restart policy".to_owned(),
             Happening::State { to: S::Stopping, intent: Some(intent), .. } => match intent {
                 Intent::Stop => "asked to shut down",
@@ -119,6 +126,7 @@ impl Happening {
             Happening::Rebooted => "by the guest".to_owned(),
             Happening::WatchdogFired => "by its watchdog: the guest had stopped feeding it".to_owned(),
             Happening::GaveUp { attempts } => format!("not started again: it ended after each of {attempts} attempts"),
+            Happening::HandedOver => "its supervisor became the program installed since".to_owned(),
             Happening::Adopted => "its supervisor had ended and left it running".to_owned(),
             Happening::PortLost { port } => format!("`{port}` was gone from its switch"),
             Happening::PortRestored { port } => format!("`{port}`"),

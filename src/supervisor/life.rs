@@ -16,7 +16,7 @@ use super::again::{self, Next};
 use super::boot;
 use super::decide;
 use super::last_word::until_recorded;
-use super::owner::{Doors, Ready, Supervisor, Task, seen_end, tell_the_end, this_process};
+use super::owner::{Attempt, Doors, Ready, Supervisor, Task, seen_end, tell_the_end, this_process};
 use super::watch::{End, Run, Waiting};
 use crate::error::{Error, Result};
 use crate::host::{self, Handle};
@@ -46,7 +46,7 @@ pub(super) enum Life {
 /// What ends a wait for the next attempt.
 enum Waited {
     /// The start is recorded. Somebody may want to hear how it goes.
-    Begun(Option<oneshot::Sender<Reply>>),
+    Begun(Option<oneshot::Sender<Reply>>, Actor),
     /// It is not wanted any more, and recorded as stopped.
     Stopped(Option<oneshot::Sender<Reply>>),
     HandOver,
@@ -73,9 +73,11 @@ impl Supervisor<'_> {
         loop {
             let run = match task {
                 Task::Start(verb) => {
-                    let steps = steps.take().unwrap_or_else(|| self.steps(verb));
-                    let deadline = if verb == Verb::Restart { ATTEMPT } else { self.deadline };
-                    self.start(deadline, steps, &mut doors, ready).await
+                    let attempt = match steps.take() {
+                        Some(steps) => Attempt { steps, deadline: self.deadline, by: self.actor.clone() },
+                        None => Attempt { steps: self.steps(verb), deadline: ATTEMPT, by: Actor::Supervisor },
+                    };
+                    self.start(attempt, &mut doors, ready).await
                 }
                 Task::Adopt(record, hypervisor) => match self.adopt(&record, hypervisor, &mut doors, ready).await {
                     // A guest that could not be adopted lives on, unless its end was the reason.
@@ -92,9 +94,10 @@ impl Supervisor<'_> {
                 Task::Again(retries) => {
                     ready.say(None);
                     match self.wait(&mut doors, &retries).await {
-                        Waited::Begun(asker) => {
+                        Waited::Begun(asker, by) => {
                             ready.ask(asker);
-                            self.start(ATTEMPT, self.steps(Verb::Start), &mut doors, ready).await
+                            let attempt = Attempt { steps: self.steps(Verb::Start), deadline: ATTEMPT, by };
+                            self.start(attempt, &mut doors, ready).await
                         }
                         Waited::Stopped(reply) => {
                             self.leave_runtime_folder();
@@ -210,7 +213,7 @@ impl Supervisor<'_> {
                 _ => self.begin_attempt(&actor, asked.is_some()),
             };
             let Err(error) = recorded else {
-                return if event == Event::Stop { Waited::Stopped(asked) } else { Waited::Begun(asked) };
+                return if event == Event::Stop { Waited::Stopped(asked) } else { Waited::Begun(asked, actor) };
             };
             if self.is_outdated() {
                 if let Some(reply) = asked {

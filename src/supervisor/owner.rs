@@ -73,6 +73,7 @@ fn own(
     let successor = Successor::find()?;
     let inherited = handed.lock.and_then(|number| Lock::inherited(number, &site.lock(vm)));
     let mut ended = handed.ended;
+    let handed = inherited.is_some();
     // A guest that runs is watched whatever has become of the config.
     let config = match purpose {
         Purpose::Start => Some(site.config()?),
@@ -101,7 +102,8 @@ fn own(
         };
         let aim = if matches!(task, Task::Adopt(..)) { "watch over" } else { "start" };
         let failed = || format!("cannot {aim} `{}`", spec.name);
-        let supervisor = Supervisor { site, ovs: ovs.clone(), spec: &spec, actor, deadline, successor: &successor };
+        let supervisor =
+            Supervisor { site, ovs: ovs.clone(), spec: &spec, actor, deadline, successor: &successor, handed };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_failed(failed)?;
         let tasks = tokio::task::LocalSet::new();
         let life = tasks.block_on(&runtime, supervisor.live(task, ready)).map_err(|error| error.context(failed()))?;
@@ -241,10 +243,21 @@ pub(super) struct Supervisor<'a> {
     pub(super) ovs: Ovs,
     pub(super) spec: &'a VmSpec,
     /// Whose wish the first start was.
-    actor: &'a Actor,
+    pub(super) actor: &'a Actor,
     /// For the first thing that is to be done: the launching command's.
     pub(super) deadline: Duration,
     pub(super) successor: &'a Successor,
+    /// This process was the VM's supervisor before, as another program.
+    handed: bool,
+}
+
+/// One start of the VM.
+pub(super) struct Attempt {
+    pub(super) steps: Steps,
+    /// For the hypervisor to come up, and again to boot.
+    pub(super) deadline: Duration,
+    /// Whose wish it is.
+    pub(super) by: Actor,
 }
 
 /// Where this supervisor is asked.
@@ -256,19 +269,13 @@ pub(super) struct Doors {
 
 impl Supervisor<'_> {
     /// The whole run. An error means that it never came to run.
-    pub(super) async fn start(
-        &self,
-        deadline: Duration,
-        steps: Steps,
-        doors: &mut Doors,
-        ready: &mut Ready,
-    ) -> Result<Run> {
+    pub(super) async fn start(&self, attempt: Attempt, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
         limits::apply(self.spec);
         let console = self.open_console_door()?;
         let ports = Ports::new(self.spec, self.ovs.clone());
         let config = self.site.config()?;
         let launched = |handle, ssh| self.launched(handle, ssh);
-        let booting = boot::boot(self.site, &config, self.spec, &ports, deadline, &steps, launched);
+        let booting = boot::boot(self.site, &config, self.spec, &ports, attempt.deadline, &attempt.steps, launched);
         let booted = tokio::select! {
             booted = booting => booted?,
             reply = interrupted(doors) => {
@@ -279,20 +286,20 @@ impl Supervisor<'_> {
                 return Ok(Run::Ended(End { exit: Exit::Forced, intent: None, waiting }));
             }
         };
-        self.run(booted, console, steps, doors, ready).await
+        self.run(booted, console, attempt, doors, ready).await
     }
 
     async fn run(
         &self,
         booted: Booted,
         door: UnixListener,
-        steps: Steps,
+        attempt: Attempt,
         doors: &mut Doors,
         ready: &mut Ready,
     ) -> Result<Run> {
         let Booted { machine, console, ssh } = booted;
-        steps.closing("running", || {
-            self.update_by(self.actor, |record| {
+        attempt.steps.closing("running", || {
+            self.update_by(&attempt.by, |record| {
                 record.apply(&Event::Booted)?;
                 record.started_at = Some(host::now());
                 record.intent = None;
@@ -300,7 +307,7 @@ impl Supervisor<'_> {
                 Ok(())
             })
         })?;
-        drop(steps);
+        drop(attempt);
         tracing::info!(pid = machine.handle().pid, ?ssh, "running");
         ready.say(None);
         // It ends with the run: the next one has a console of its own.
@@ -344,7 +351,7 @@ impl Supervisor<'_> {
             }
         };
         tracing::info!(pid = hypervisor.pid, "adopted");
-        self.tell(&Happening::Adopted);
+        self.tell(if self.handed { &Happening::HandedOver } else { &Happening::Adopted });
         ready.say(None);
         let mut serving = JoinSet::new();
         serving.spawn_local(console.serve(door));

@@ -68,28 +68,35 @@ pub(super) fn ask(
     deadline: Duration,
 ) -> Result<Reply> {
     let was_asked = record.state.is_live() && matches!(record.intent, Some(Intent::Stop | Intent::ForceStop));
-    let observed = reconcile(site, store, record)?;
-    let spec = &observed.record.spec;
+    let mut observed = reconcile(site, store, record)?;
+    let spec = observed.record.spec.clone();
     let failed = || format!("cannot {verb} `{}`", spec.name);
-    // A stop that was cut short: finding out has finished it.
-    if *event == Event::Stop
-        && was_asked
-        && !observed.state.is_live()
-        && let Some(exit) = observed.record.exit
-    {
-        return Ok(Reply::Ended { exit });
-    }
-    observed.state.after(event).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed())))?;
-    match answer(site, store, spec.uuid, request, deadline).map_err(|error| error.context(failed()))? {
-        Some(Reply::Failed { failure }) => Err(Error::from(failure).context(failed())),
-        Some(reply) => Ok(reply),
-        None if has_ended(&observed.record) => {
-            Err(Error::failed(failed()).source(unrecorded()).hint(log_hint(&observed.record)))
+    // Twice, because a supervisor may just be dying when it is looked for.
+    for last in [false, true] {
+        // A stop that was cut short: finding out has finished it.
+        if *event == Event::Stop
+            && was_asked
+            && !observed.state.is_live()
+            && let Some(exit) = observed.record.exit
+        {
+            return Ok(Reply::Ended { exit });
         }
-        None => Err(Error::refused(failed())
-            .source(Error::failed("no supervisor watches it"))
-            .hint(format!("type it again: a new one takes over; `v vm stop --force {}` cuts its power", spec.name))),
+        observed.state.after(event).map_err(|refusal| Error::refused(format!("{}: {refusal}", failed())))?;
+        match answer(site, store, spec.uuid, request, deadline).map_err(|error| error.context(failed()))? {
+            Some(Reply::Failed { failure }) => return Err(Error::from(failure).context(failed())),
+            Some(reply) => return Ok(reply),
+            None if has_ended(&observed.record) => {
+                return Err(Error::failed(failed()).source(unrecorded()).hint(log_hint(&observed.record)));
+            }
+            None => {}
+        }
+        if !last && let Some(record) = store.get(spec.uuid)? {
+            observed = reconcile(site, store, record)?;
+        }
     }
+    Err(Error::refused(failed())
+        .source(Error::failed("no supervisor watches it"))
+        .hint(format!("type it again: a new one takes over; `v vm stop --force {}` cuts its power", spec.name)))
 }
 
 /// The supervisor's answer; `None` when there is no supervisor. One that is about to become another
