@@ -150,7 +150,7 @@ fn an_end_and_the_next_run_in_one_change() {
             "a wait that somebody ends",
             |record| (record.state, record.exit) = (State::Restarting, Some(Exit::Killed { signal: 9 })),
             |record| record.apply(&Event::Stop).unwrap(),
-            &["stopped"],
+            &["stopped: not to be started again"],
         ),
     ];
     for (what, before, after, expected) in rows {
