@@ -455,16 +455,23 @@ fn start_time(pid: i32) -> io::Result<u64> {
     stat(pid).map(|(_, start)| start)
 }
 
-/// State letter and start time. The command's name may hold spaces and brackets, so the fields are
-/// counted from the last `)`.
+/// State letter and start time.
 fn stat(pid: i32) -> io::Result<(char, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has an unknown form"));
-    let after = text.rsplit_once(')').ok_or_else(invalid)?.1;
-    let mut fields = after.split_ascii_whitespace();
-    let state = fields.next().and_then(|field| field.chars().next()).ok_or_else(invalid)?;
-    let ticks: u64 = fields.nth(18).and_then(|field| field.parse().ok()).ok_or_else(invalid)?;
+    let (state, ticks) = parse_stat(&text).ok_or_else(invalid)?;
     Ok((state, boot() << TICKS | ticks))
+}
+
+/// The command's name may hold spaces and brackets, so the fields are counted from the last `)`.
+/// The first thread of a process that is being killed is a zombie before the others have ended; as
+/// long as they have not, its files, taps and locks are held.
+fn parse_stat(text: &str) -> Option<(char, u64)> {
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    let ticks = fields.nth(1)?.parse().ok()?;
+    Some((if state == 'Z' && threads > 1 { 'D' } else { state }, ticks))
 }
 
 /// Some bits of the kernel's id of this boot; 0 where it has none.
@@ -479,6 +486,22 @@ fn boot() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_gone_when_its_last_thread_is() {
+        let line = |state: char, threads: u32| {
+            format!(
+                "7 (a ) b) {state} 1 7 7 0 -1 4194560 90 0 0 0 1 2 0 0 20 0 {threads} 0 4711 0 0 18446744073709551615"
+            )
+        };
+        let rows = [('S', 3, 'S'), ('Z', 3, 'D'), ('Z', 1, 'Z'), ('Z', 0, 'Z'), ('X', 0, 'X')];
+        for (state, threads, expected) in rows {
+            assert_eq!(parse_stat(&line(state, threads)), Some((expected, 4711)), "{state} {threads}");
+        }
+        assert_eq!(parse_stat("7 (a) S 1"), None);
+        let me = stat(rustix::process::getpid().as_raw_nonzero().get()).unwrap();
+        assert_eq!(me.1, Handle::current().unwrap().start_time);
+    }
 
     #[test]
     fn a_handle_knows_its_own_process_only() {
