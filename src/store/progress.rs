@@ -16,8 +16,9 @@ use super::record::to_json;
 use crate::error::Result;
 use crate::spec::Progress;
 
-/// How long a note waits for another process's transaction. No verb is held up for one.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a note waits for another process's transaction: no verb is held up for one, and of fifty
+/// commands at once none that has to write waits behind the others' notes.
+const PATIENCE: Duration = Duration::ZERO;
 
 impl Store {
     /// Notes how far these VMs have come, or that nothing is under way. One that is not recorded

@@ -56,7 +56,10 @@ pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Pro
             Ok(spec)
         })?;
         let vms: Vec<Uuid> = specs.iter().map(|spec| spec.uuid).collect();
-        store.note_progress(&vms, Some(&noted))?;
+        // A note stops no verb.
+        if let Err(error) = store.note_progress(&vms, Some(&noted)) {
+            tracing::debug!(error = %error.chain().join(": "), "progress not noted");
+        }
         Ok(specs)
     })?;
     let steps = steps(site, request, &specs, &sources, runner.as_ref(), cancel, progress);

@@ -163,7 +163,7 @@ impl Mark {
         if let Some(store) = store
             && let Err(error) = store.note_progress(&self.vms, Some(&self.progress))
         {
-            tracing::warn!(error = %error.chain().join(": "), "progress not noted");
+            tracing::debug!(error = %error.chain().join(": "), "progress not noted");
         }
     }
 
