@@ -147,8 +147,11 @@ pub fn kill(pid: i32, signal: rustix::process::Signal) {
         .expect("the signal is sent");
 }
 
-/// Whether the process is there and not a zombie.
+/// Whether the process is there: its first thread may be a zombie while others have not ended yet.
 pub fn alive(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])))
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let threads: u32 = fields[17].parse().expect("a number of threads");
+    !matches!(fields[0], "Z" | "X") || threads > 1
 }
