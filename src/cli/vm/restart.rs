@@ -5,7 +5,7 @@ use clap::Args;
 use super::select::Many;
 use super::start::start_all;
 use super::stop::How;
-use crate::cli::for_each;
+use crate::cli::side_by_side;
 use crate::cli::ui::Ui;
 use crate::error::{Error, Result};
 use crate::spec::Intent;
@@ -24,17 +24,7 @@ pub(crate) struct Restart {
 impl Restart {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
         let records = self.vms.find(&site.store()?)?;
-        // Each on a thread of its own: the guests shut down side by side.
-        let results: Vec<Result<()>> = std::thread::scope(|scope| {
-            let how = &self.how;
-            let threads: Vec<_> =
-                records.into_iter().map(|record| scope.spawn(move || restart_one(site, record, how, ui))).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a restart ended in a panic"))))
-                .collect()
-        });
-        for_each(results, ui, |result| result)
+        side_by_side(records, ui, |record| restart_one(site, record, &self.how, ui))
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::select::Many;
-use crate::cli::for_each;
+use crate::cli::side_by_side;
 use crate::cli::ui::Ui;
 use crate::error::{Error, Result};
 use crate::spec::{Exit, Intent, Name};
@@ -58,17 +58,7 @@ impl Stop {
             }
         }
         drop(store);
-        // Each on a thread of its own: the guests shut down side by side.
-        let results: Vec<Result<()>> = std::thread::scope(|scope| {
-            let how = &self.how;
-            let threads: Vec<_> =
-                records.into_iter().map(|record| scope.spawn(move || stop_one(site, record, how, ui))).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a stop ended in a panic"))))
-                .collect()
-        });
-        for_each(results, ui, |result| result)
+        side_by_side(records, ui, |record| stop_one(site, record, &self.how, ui))
     }
 }
 
