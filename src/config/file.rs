@@ -14,7 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use super::limits::{MAX_DISKS, MAX_NICS, MAX_SECONDS, MAX_VCPU};
 use super::link::LinkEntry;
 use super::policy::LimitsEntry;
-use crate::spec::{Name, Restart, Size, Subnet, Switch};
+use super::subnet6::Subnet6;
+use crate::spec::{Forward, Mac, Name, Rate, Restart, Rule, Size, Subnet, Switch};
 
 /// The bridge of a network that names none.
 pub const DEFAULT_BRIDGE: &str = "vsbr0";
@@ -144,22 +145,88 @@ pub struct Network {
     /// The bridge; `vsbr0` when not given. A `user` network has none.
     #[schemars(regex(pattern = "^[A-Za-z0-9_.-]{1,15}$"))]
     pub bridge: Option<String>,
-    /// Whether to make the bridge when it is missing.
-    #[serde(default)]
-    pub create: bool,
+    /// Whether Virshle makes the bridge, and all that stands on it. When not given it does where a `subnet` or an
+    /// `uplink` is given and nobody else has made a bridge of that name; `false`: a bridge of the site's own is used as it is.
+    pub create: Option<bool>,
+    /// What a new Open vSwitch bridge moves frames by; `auto` takes `netdev` where Open vSwitch has DPDK or the kernel has no part of it.
+    pub datapath: Option<DatapathSetting>,
     /// What VMs get their addresses from, like `10.44.0.0/24`; without it, the guest's own DHCP decides.
     #[serde(default, deserialize_with = "subnet")]
     #[schemars(with = "Option<String>", regex(pattern = "^[0-9]+(\\.[0-9]+){3}/[0-9]+$"))]
     pub subnet: Option<Ipv4Net>,
-    /// The guests' way out; the subnet's first address when not given. It is never given to a VM.
+    /// The same for IPv6, a /64; when not given, one is made up (a ULA) and remembered. `false`: no IPv6.
+    pub subnet6: Option<Subnet6>,
+    /// The guests' way out, which is this host's own address on a bridge that Virshle makes; the subnet's first address when not given. It is never given to a VM.
     #[serde(default, deserialize_with = "gateway")]
     pub gateway: Option<Ipv4Addr>,
-    /// The guests' name servers.
+    /// Name servers: the guests' own on a bridge of the site's, else those that this host's DNS asks; the host's own when not given.
     #[serde(default, deserialize_with = "name_servers")]
     pub dns: Vec<IpAddr>,
+    /// What names of VMs end in; `vm` when not given.
+    pub domain: Option<String>,
+    /// Whether guests that ask get an address; they do when not given.
+    pub dhcp: Option<bool>,
+    /// Whether guests go out under the host's address, and nobody comes in uninvited; so it is when not given.
+    pub nat: Option<bool>,
+    /// Whether guests reach nothing but each other and this host's DHCP and DNS.
+    #[serde(default)]
+    pub isolated: bool,
+    /// The tag of its frames, on an Open vSwitch bridge that it shares with other networks.
+    #[schemars(range(min = 1, max = 4094))]
+    pub vlan: Option<u16>,
+    /// The largest packet, in bytes; the kernel's own when not given.
+    #[schemars(range(min = 1280, max = 9216))]
+    pub mtu: Option<u16>,
+    /// The host's interface to put into the bridge: the site's own router and DHCP serve then.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_.-]{1,15}$"))]
+    pub uplink: Option<String>,
+}
+
+/// What moves the frames of an Open vSwitch bridge: its own process (`netdev`), the kernel (`system`), or what this host has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatapathSetting {
+    #[default]
+    Auto,
+    Netdev,
+    System,
+}
+
+/// Who makes a network's bridge, as far as the config says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// Virshle; one of somebody else's is refused.
+    Ours,
+    /// Virshle, unless somebody else has made it.
+    OursIfFree,
+    /// Somebody else.
+    Theirs,
 }
 
 impl Network {
+    pub fn keeping(&self) -> Keeping {
+        // What only Virshle's own side of a network can give.
+        let asks = self.subnet6.is_some()
+            || self.domain.is_some()
+            || self.dhcp.is_some()
+            || self.nat.is_some()
+            || self.isolated
+            || self.mtu.is_some();
+        match self.create {
+            _ if self.kind == NetworkKind::User => Keeping::Theirs,
+            Some(true) => Keeping::Ours,
+            Some(false) => Keeping::Theirs,
+            None if asks => Keeping::Ours,
+            None if self.subnet.is_some() || self.uplink.is_some() => Keeping::OursIfFree,
+            None => Keeping::Theirs,
+        }
+    }
+
+    /// Whether this host is its router and name server, where Virshle keeps it.
+    pub fn is_served(&self) -> bool {
+        self.subnet.is_some() && self.uplink.is_none()
+    }
+
     pub fn bridge(&self) -> &str {
         self.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE)
     }
@@ -168,7 +235,7 @@ impl Network {
     pub fn addresses(&self) -> Option<Subnet> {
         let net = self.subnet?;
         let gateway = self.gateway.or_else(|| net.hosts().next());
-        Some(Subnet { network: self.name.clone(), net, gateway, dns: self.dns.clone() })
+        Some(Subnet::new(self.name.clone(), net, gateway, self.dns.clone()))
     }
 }
 
@@ -305,6 +372,24 @@ pub struct NetEntry {
     /// How it is plugged in; without it, as the network's type has it: ovs → vhost, bridge → tap, user → user.
     #[serde(rename = "type")]
     pub link: Option<LinkEntry>,
+    /// Its address, in the network's subnet; a free one when not given.
+    #[serde(default, deserialize_with = "gateway")]
+    pub address: Option<Ipv4Addr>,
+    /// Its MAC; when not given, one that follows from the VM.
+    pub mac: Option<Mac>,
+    /// Ports of the host that lead to it while the VM runs, like `8080:80`, `127.0.0.1:2222:22/tcp` or `5353:53/udp`.
+    #[serde(default)]
+    pub ports: Vec<Forward>,
+    /// What is let through, like `tcp/22`, `in udp/5000-5010 from 10.0.0.0/8` or `out tcp/443`: nothing else of that direction is, but answers.
+    #[serde(default)]
+    pub allow: Vec<Rule>,
+    /// What is not let through, in the same words; it comes before `allow`.
+    #[serde(default)]
+    pub deny: Vec<Rule>,
+    /// How much it may send, and receive, in a second, like `100Mbit`.
+    pub rate: Option<Rate>,
+    /// Whether the guest may use other MACs and addresses than its own.
+    pub spoof: Option<bool>,
 }
 
 /// Reads a text whose own parser does not repeat what it was given.

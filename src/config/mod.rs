@@ -21,10 +21,11 @@ mod policy;
 mod rules;
 mod schema;
 mod source;
+mod subnet6;
 
 pub use file::{
-    Accelerator, CloudHypervisorEntry, Config, DEFAULT_BRIDGE, DiskEntry, HypervisorSetting, ImageEntry, NetEntry,
-    Network, NetworkKind, NodeEntry, QemuEntry, Template,
+    Accelerator, CloudHypervisorEntry, Config, DEFAULT_BRIDGE, DatapathSetting, DiskEntry, HypervisorSetting,
+    ImageEntry, Keeping, NetEntry, Network, NetworkKind, NodeEntry, QemuEntry, Template,
 };
 pub use limits::{MAX_DISKS, MAX_NICS, MAX_VCPU, MAX_VRAM, MIN_VRAM, check_vcpu, check_vram};
 pub use link::LinkEntry;
@@ -33,3 +34,4 @@ pub(crate) use paths::{home, resolve};
 pub use policy::{Cpus, LimitsEntry};
 pub use schema::json_schema;
 pub(crate) use source::{Excerpts, Source, or_one_of};
+pub use subnet6::Subnet6;

@@ -47,7 +47,7 @@ fn check_network(network: &Placed<Network>) -> Result<()> {
     if *kind == NetworkKind::User {
         let refused = [
             ("bridge", bridge.is_some()),
-            ("create", *create),
+            ("create", create.is_some()),
             ("subnet", subnet.is_some()),
             ("gateway", gateway.is_some()),
             ("dns", !dns.is_empty()),

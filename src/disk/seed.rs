@@ -65,7 +65,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::host::{Program, find_program};
-    use crate::spec::{Address, Link, Mac};
+    use crate::spec::{Address, Link};
     use crate::template::{Ssh, User};
 
     const INSTANCE: Uuid = Uuid::from_u128(0x6f1b_0a1e_91a7_4d2c_9d52_0123_4567_89ab);
@@ -86,12 +86,11 @@ pub(super) mod tests {
     }
 
     pub(in crate::disk) fn nic(index: u8, address: Option<(&str, Option<&str>, &[&str])>) -> Nic {
-        let address = address.map(|(ip, gateway, dns)| Address {
-            ip: ip.parse().unwrap(),
-            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-            dns: dns.iter().map(|dns| dns.parse().unwrap()).collect(),
+        let address = address.map(|(ip, gateway, dns)| {
+            let gateway = gateway.map(|gateway| gateway.parse().unwrap());
+            Address::new(ip.parse().unwrap(), gateway, dns.iter().map(|dns| dns.parse().unwrap()).collect())
         });
-        Nic { index, network: "main".parse().unwrap(), mac: Mac::of(INSTANCE, index), link: Link::User, address }
+        Nic { address, ..Nic::new(INSTANCE, index, "main".parse().unwrap(), Link::User) }
     }
 
     pub(in crate::disk) fn full() -> Seed {

@@ -16,7 +16,7 @@ use super::private_ovs::PrivateOvs;
 use super::{Driver, Port, driver};
 use crate::error::Kind;
 use crate::host::NetDevice;
-use crate::spec::{Link, Mac, Nic, Switch};
+use crate::spec::{Link, Nic, Switch};
 
 /// Runs it in a namespace with a switch of its own, or says why not.
 fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
@@ -39,7 +39,7 @@ struct Machine {
 impl Machine {
     fn new(number: u32, link: Link) -> Self {
         let uuid = Uuid::new_v4();
-        let nic = Nic { index: 0, network: "main".parse().unwrap(), mac: Mac::of(uuid, 0), link, address: None };
+        let nic = Nic::new(uuid, 0, "main".parse().unwrap(), link);
         Self { uuid, number, nic }
     }
 

@@ -71,6 +71,20 @@ impl From<Mac> for String {
     }
 }
 
+impl schemars::JsonSchema for Mac {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Mac".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A MAC address of one device, like `02:00:00:00:00:01`",
+            "type": "string",
+            "pattern": "^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

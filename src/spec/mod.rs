@@ -5,9 +5,12 @@
 //! and none of them may know a VM's life. Nothing here does I/O.
 
 mod exit;
+mod forward;
+mod guard;
 mod history;
 mod mac;
 mod name;
+mod network;
 mod policy;
 mod port;
 mod progress;
@@ -16,12 +19,15 @@ mod state;
 mod vm;
 
 pub use exit::{Exit, Intent};
+pub use forward::{Forward, ForwardError, Protocol};
+pub use guard::{Direction, Guard, PortRange, Rate, RateError, Rule, RuleError, RuleProtocol};
 pub use history::{Actor, Entry, Happening};
 pub use mac::Mac;
 pub use name::{Name, NameError};
+pub use network::{Address, Datapath, HostSide, NetworkSpec, Subnet};
 pub use policy::{Autostart, Limits, Policy, Restart};
 pub use port::{Ailment, PortTrouble};
 pub use progress::{Progress, Verb};
 pub use size::{Size, SizeError};
 pub use state::{Event, Refusal, State};
-pub use vm::{Accel, Address, Boot, Disk, HypervisorKind, Link, Nic, SPEC_VERSION, Subnet, Switch, VmSpec};
+pub use vm::{Accel, Boot, Disk, HypervisorKind, Link, Nic, SPEC_VERSION, Switch, VmSpec};

@@ -1,15 +1,14 @@
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Mac, Name, Policy, Size};
+use super::{Address, Forward, Guard, Mac, Name, Policy, Size};
 
 /// The form of [`VmSpec`] that this program writes; an older one is converted when it is read.
-pub const SPEC_VERSION: u32 = 2;
+pub const SPEC_VERSION: u32 = 3;
 
 /// Everything decided about one VM. Stored as JSON; what the hypervisor says is an observation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +33,10 @@ pub struct VmSpec {
     pub login: Option<String>,
     #[serde(default)]
     pub policy: Policy,
+    /// The guest's number on its line to this host that needs no network (`AF_VSOCK`); a VM made
+    /// before there was one has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<u32>,
 }
 
 impl VmSpec {
@@ -45,6 +48,29 @@ impl VmSpec {
     /// vhost-user backends map the guest's memory, so it must be shared.
     pub fn needs_shared_memory(&self) -> bool {
         self.nics.iter().any(|nic| matches!(nic.link, Link::Vhost { .. }))
+    }
+
+    /// A VM that a test changes to its liking.
+    #[cfg(test)]
+    pub(crate) fn sample(uuid: Uuid) -> Self {
+        Self {
+            version: SPEC_VERSION,
+            uuid,
+            number: 1,
+            name: "web".parse().unwrap(),
+            template: "xs".parse().unwrap(),
+            hypervisor: HypervisorKind::CloudHypervisor,
+            accel: Accel::Kvm,
+            vcpu: 1,
+            vram: Size::mib(64),
+            boot: Boot::Kernel { kernel: "/kernel".into(), initramfs: None, cmdline: String::new() },
+            disks: Vec::new(),
+            nics: Vec::new(),
+            seed: false,
+            login: None,
+            policy: Policy::default(),
+            vsock: None,
+        }
     }
 
     /// The address to reach the guest at, if this host knows one.
@@ -121,9 +147,27 @@ pub struct Nic {
     pub link: Link,
     /// What this host gave it; without one the guest's own DHCP decides.
     pub address: Option<Address>,
+    /// In bytes, where the network says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// The tag of its network's frames (Open vSwitch only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// What its port lets through, on a network that Virshle keeps; elsewhere everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
+    /// Ports of the host that lead to it while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
 }
 
 impl Nic {
+    /// With the MAC that follows from the VM, and nothing else.
+    pub fn new(vm: Uuid, index: u8, network: Name, link: Link) -> Self {
+        let mac = Mac::of(vm, index);
+        Self { index, network, mac, link, address: None, mtu: None, vlan: None, guard: None, forwards: Vec::new() }
+    }
+
     /// The host's name for its port: `v<number>n<index>`, at most 15 bytes for ever.
     pub fn port(&self, vm_number: u32) -> String {
         format!("v{vm_number}n{}", self.index)
@@ -155,23 +199,4 @@ pub enum Switch {
     Ovs,
     /// A Linux bridge.
     Bridge,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Address {
-    /// The address with its prefix length.
-    pub ip: Ipv4Net,
-    pub gateway: Option<Ipv4Addr>,
-    pub dns: Vec<IpAddr>,
-}
-
-/// What a network gives addresses from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subnet {
-    pub network: Name,
-    pub net: Ipv4Net,
-    /// Never given to a VM.
-    pub gateway: Option<Ipv4Addr>,
-    pub dns: Vec<IpAddr>,
 }

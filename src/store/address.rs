@@ -44,7 +44,7 @@ impl Pools {
         pool.used.insert(ip);
         pool.given += 1;
         let ip = Ipv4Net::new(ip, subnet.net.prefix_len()).or_failed(|| format!("`{}` is no subnet", subnet.net))?;
-        Ok(Address { ip, gateway: subnet.gateway, dns: subnet.dns.clone() })
+        Ok(Address::new(ip, subnet.gateway, subnet.dns.clone()))
     }
 }
 
@@ -130,12 +130,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn subnet(net: &str, gateway: Option<&str>, dns: &[&str]) -> Subnet {
-        Subnet {
-            network: "main".parse().unwrap(),
-            net: net.parse().unwrap(),
-            gateway: gateway.map(|ip| ip.parse().unwrap()),
-            dns: dns.iter().map(|ip| ip.parse().unwrap()).collect(),
-        }
+        let gateway = gateway.map(|ip| ip.parse().unwrap());
+        let dns = dns.iter().map(|ip| ip.parse().unwrap()).collect();
+        Subnet::new("main".parse().unwrap(), net.parse().unwrap(), gateway, dns)
     }
 
     fn pool(used: &[&str]) -> Pool {
@@ -183,7 +180,7 @@ mod tests {
         fn is_the_lowest(prefix in 26u8..=32, gateway in 0u32..64, used in proptest::collection::btree_set(0u32..80, 0..70)) {
             let base = Ipv4Addr::new(10, 0, 0, 0).to_bits();
             let net = Ipv4Net::new(Ipv4Addr::from_bits(base), prefix).unwrap();
-            let subnet = Subnet { network: "n".parse().unwrap(), net, gateway: Some(Ipv4Addr::from_bits(base + gateway)), dns: vec![] };
+            let subnet = Subnet::new("n".parse().unwrap(), net, Some(Ipv4Addr::from_bits(base + gateway)), vec![]);
             let pool = Pool { used: used.into_iter().map(|n| Ipv4Addr::from_bits(base + n)).collect(), given: 0 };
             let expected = net.hosts().find(|ip| !pool.used.contains(ip) && Some(*ip) != subnet.gateway);
             prop_assert_eq!(pool.lowest_free(&subnet), expected);

@@ -1,12 +1,12 @@
 use super::*;
-use crate::spec::{Link, Mac};
+use crate::spec::Link;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn care(means: Means, now: Instant) -> Care {
     let vm = Uuid::from_u128(7);
     let link = Link::Vhost { bridge: "br0".into(), create: false };
-    let nic = Nic { index: 0, network: "main".parse().unwrap(), mac: Mac::of(vm, 0), link, address: None };
+    let nic = Nic::new(vm, 0, "main".parse().unwrap(), link);
     Care::new(nic, "v1n0".to_owned(), (vm, "web".parse().unwrap()), means, now)
 }
 

@@ -7,9 +7,7 @@ use uuid::Uuid;
 use super::again::{self, Next};
 use super::decide::{self, Decision, decide};
 use crate::host::{Handle, Timestamp};
-use crate::spec::{
-    Accel, Boot, Event, Exit, HypervisorKind, Intent, Policy, Restart, SPEC_VERSION, Size, State, VmSpec,
-};
+use crate::spec::{Event, Exit, Intent, Policy, Restart, State, VmSpec};
 use crate::store::Record;
 use crate::vm::{Purpose, awaits_another_run};
 
@@ -65,24 +63,7 @@ struct World {
 
 impl World {
     fn new(restart: Restart) -> Self {
-        let boot = Boot::Kernel { kernel: "/k".into(), initramfs: None, cmdline: String::new() };
-        let spec = VmSpec {
-            version: SPEC_VERSION,
-            uuid: Uuid::nil(),
-            number: 1,
-            name: "web".parse().unwrap(),
-            template: "xs".parse().unwrap(),
-            hypervisor: HypervisorKind::CloudHypervisor,
-            accel: Accel::Kvm,
-            vcpu: 1,
-            vram: Size::mib(64),
-            boot,
-            disks: Vec::new(),
-            nics: Vec::new(),
-            seed: false,
-            login: None,
-            policy: Policy { restart, ..Policy::default() },
-        };
+        let spec = VmSpec { policy: Policy { restart, ..Policy::default() }, ..VmSpec::sample(Uuid::nil()) };
         let record = Record {
             spec,
             state: State::Stopped,

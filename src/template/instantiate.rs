@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::config::{Config, DEFAULT_BRIDGE, LinkEntry, Template, check_vcpu, check_vram, or_one_of};
 use crate::error::{Error, Result, nearest};
 use crate::spec::{
-    Accel, Address, Boot, Disk, HypervisorKind, Link, Mac, Name, Nic, SPEC_VERSION, Size, Subnet, Switch, VmSpec,
+    Accel, Address, Boot, Disk, HypervisorKind, Link, Name, Nic, SPEC_VERSION, Size, Subnet, Switch, VmSpec,
 };
 
 /// Who the VM is; the store gives number and name so that no two VMs share them.
@@ -69,7 +69,7 @@ pub fn nics(config: &Config, template: &Template) -> Result<Vec<PlannedNic>> {
                     .hint("write the type: `type = \"vhost\"`, `\"tap\"` or `\"user\"`")
             })?;
             let bridge = || network.map_or(DEFAULT_BRIDGE, |network| network.bridge()).to_owned();
-            let create = network.is_some_and(|network| network.create);
+            let create = network.is_some_and(|network| network.create == Some(true));
             let link = match link {
                 LinkEntry::Vhost => Link::Vhost { bridge: bridge(), create },
                 LinkEntry::Tap => {
@@ -107,11 +107,8 @@ pub fn instantiate(
         )));
     }
     let nics = (0..=u8::MAX).zip(planned).zip(addresses).map(|((index, planned), address)| Nic {
-        index,
-        network: planned.network,
-        mac: Mac::of(identity.uuid, index),
-        link: planned.link,
         address: address.clone(),
+        ..Nic::new(identity.uuid, index, planned.network, planned.link)
     });
     Ok(VmSpec {
         version: SPEC_VERSION,
@@ -129,6 +126,7 @@ pub fn instantiate(
         seed: true,
         login: None,
         policy: template.policy(),
+        vsock: None,
     })
 }
 
@@ -164,7 +162,7 @@ mod tests {
     use crate::config::LimitsEntry;
     use crate::config::{DiskEntry, ImageEntry, NetEntry, Network, NetworkKind};
     use crate::error::Kind;
-    use crate::spec::Restart;
+    use crate::spec::{Mac, Restart};
     use proptest::prelude::*;
     use std::collections::HashSet;
 
@@ -173,19 +171,17 @@ mod tests {
     }
 
     fn net(network: &str, link: Option<LinkEntry>) -> NetEntry {
-        NetEntry { name: name(network), link }
+        NetEntry { link, ..toml::from_str(&format!("name = '{network}'")).unwrap() }
     }
 
     fn network(label: &str, kind: NetworkKind) -> Network {
-        Network {
-            name: name(label),
-            kind,
-            bridge: (kind != NetworkKind::User).then(|| format!("br-{label}")),
-            create: kind == NetworkKind::Bridge,
-            subnet: (kind == NetworkKind::Ovs).then(|| "10.44.0.0/24".parse().unwrap()),
-            gateway: None,
-            dns: vec!["10.44.0.53".parse().unwrap()],
-        }
+        let own = match kind {
+            NetworkKind::Ovs => format!("bridge = 'br-{label}'\nsubnet = '10.44.0.0/24'"),
+            NetworkKind::Bridge => format!("bridge = 'br-{label}'\ncreate = true"),
+            NetworkKind::User => String::new(),
+        };
+        let kind = kind.as_str();
+        toml::from_str(&format!("name = '{label}'\ntype = '{kind}'\ndns = ['10.44.0.53']\n{own}")).unwrap()
     }
 
     fn template(nets: Vec<NetEntry>) -> Template {
@@ -288,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_spec_has_its_sources_and_overrides() {
-        let address = Address { ip: "10.44.0.2/24".parse().unwrap(), gateway: None, dns: vec![] };
+        let address = Address::new("10.44.0.2/24".parse().unwrap(), None, vec![]);
         let overrides = Overrides { vcpu: Some(4), vram: Some(Size::mib(512)) };
         let template = template(vec![net("main", None), net("main", None)]);
         let addresses = [Some(address.clone()), None];

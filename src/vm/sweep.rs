@@ -49,27 +49,11 @@ pub(super) fn collect(site: &Site, store: &mut Store, vm: Uuid) -> Result<bool> 
 pub(super) mod tests {
     use super::*;
     use crate::host::Dirs;
-    use crate::spec::{Accel, Boot, HypervisorKind, SPEC_VERSION, Size, VmSpec};
+    use crate::spec::VmSpec;
     use crate::store::{Draft, Reserved};
 
     fn spec(reserved: &Reserved) -> VmSpec {
-        VmSpec {
-            version: SPEC_VERSION,
-            uuid: reserved.uuid,
-            number: reserved.number,
-            name: reserved.name.clone(),
-            template: "xs".parse().unwrap(),
-            hypervisor: HypervisorKind::Qemu,
-            accel: Accel::Tcg,
-            vcpu: 1,
-            vram: Size::mib(64),
-            boot: Boot::Kernel { kernel: "/k".into(), initramfs: None, cmdline: String::new() },
-            disks: Vec::new(),
-            nics: Vec::new(),
-            seed: false,
-            login: None,
-            policy: Default::default(),
-        }
+        VmSpec { number: reserved.number, name: reserved.name.clone(), ..VmSpec::sample(reserved.uuid) }
     }
 
     /// A process that has ended.

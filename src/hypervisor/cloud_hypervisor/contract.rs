@@ -19,7 +19,7 @@ use super::{CloudHypervisor, Version, version};
 use crate::error::{Error, Result};
 use crate::host::{ExitStatus, Gate, find_program, landlock_version};
 use crate::hypervisor::{Driver, Launch, Machine, MachineEvent, Tap};
-use crate::spec::{Accel, Boot, Disk, HypervisorKind, Link, Mac, Nic, SPEC_VERSION, Size, Switch, VmSpec};
+use crate::spec::{Boot, Disk, Link, Nic, Switch, VmSpec};
 
 #[path = "../../../tests/fixtures/payload.rs"]
 mod payload;
@@ -64,7 +64,7 @@ impl Bench {
     }
 
     fn nic(spec: &VmSpec, link: Link) -> Nic {
-        Nic { index: 0, network: "main".parse().unwrap(), mac: Mac::of(spec.uuid, 0), link, address: None }
+        Nic::new(spec.uuid, 0, "main".parse().unwrap(), link)
     }
 
     fn vhost(spec: &VmSpec) -> Nic {
@@ -470,23 +470,5 @@ fn a_program_that_is_not_there_and_a_path_that_is_too_long() {
 
 /// A spec for programs that never get to read it.
 fn bare() -> VmSpec {
-    let boot = Boot::Kernel { kernel: "/kernel".into(), initramfs: None, cmdline: String::new() };
-    let uuid = uuid::Uuid::new_v4();
-    VmSpec {
-        version: SPEC_VERSION,
-        uuid,
-        number: 1,
-        name: "web".parse().unwrap(),
-        template: "xs".parse().unwrap(),
-        hypervisor: HypervisorKind::CloudHypervisor,
-        accel: Accel::Kvm,
-        vcpu: 1,
-        vram: Size::mib(64),
-        boot,
-        disks: Vec::new(),
-        nics: Vec::new(),
-        seed: false,
-        login: None,
-        policy: Default::default(),
-    }
+    VmSpec::sample(uuid::Uuid::new_v4())
 }

@@ -128,34 +128,21 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::host::Gate;
-    use crate::spec::{Accel, Boot, Disk, Mac, Nic, SPEC_VERSION, Size, Switch, VmSpec};
+    use crate::spec::{Accel, Boot, Disk, Nic, Size, Switch, VmSpec};
 
     fn spec(links: Vec<Link>) -> VmSpec {
         let uuid = "6f1b0a1e-91a7-4d2c-9d52-0123456789ab".parse().unwrap();
         let disk = |name: &str, readonly| Disk { name: name.parse().unwrap(), source: None, size: None, readonly };
-        let nics = links.into_iter().zip(0..).map(|(link, index)| Nic {
-            index,
-            network: "main".parse().unwrap(),
-            mac: Mac::of(uuid, index),
-            link,
-            address: None,
-        });
+        let nics = (0..).zip(links).map(|(index, link)| Nic::new(uuid, index, "main".parse().unwrap(), link));
         VmSpec {
-            version: SPEC_VERSION,
-            uuid,
             number: 7,
-            name: "web".parse().unwrap(),
-            template: "xs".parse().unwrap(),
-            hypervisor: HypervisorKind::CloudHypervisor,
-            accel: Accel::Kvm,
             vcpu: 2,
             vram: Size::gib(2),
             boot: Boot::Firmware { code: "/fw/CLOUDHV.fd".into(), vars: None },
             disks: vec![disk("os", false), disk("tools", true)],
             nics: nics.collect(),
             seed: true,
-            login: None,
-            policy: Default::default(),
+            ..VmSpec::sample(uuid)
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use crate::spec::{Accel, Boot, Disk, HypervisorKind, Link, Mac, Name, Nic, SPEC_VERSION, Size, Switch, VmSpec};
+use crate::spec::{Accel, Boot, Disk, HypervisorKind, Link, Name, Nic, Switch, VmSpec};
 
 pub(super) fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -13,21 +13,13 @@ pub(super) fn name(text: &str) -> Name {
 /// Without disks and NICs, under TCG.
 pub(super) fn spec(boot: Boot) -> VmSpec {
     VmSpec {
-        version: SPEC_VERSION,
-        uuid: Uuid::parse_str("6f1b0a1e-91a7-4d2c-9d52-0123456789ab").unwrap(),
         number: 7,
         name: name("web-1"),
-        template: name("xs"),
         hypervisor: HypervisorKind::Qemu,
         accel: Accel::Tcg,
         vcpu: 2,
-        vram: Size::mib(64),
         boot,
-        disks: Vec::new(),
-        nics: Vec::new(),
-        seed: false,
-        login: None,
-        policy: Default::default(),
+        ..VmSpec::sample(Uuid::parse_str("6f1b0a1e-91a7-4d2c-9d52-0123456789ab").unwrap())
     }
 }
 
@@ -36,7 +28,7 @@ pub(super) fn disk(text: &str, readonly: bool) -> Disk {
 }
 
 pub(super) fn nic(vm: Uuid, index: u8, link: Link) -> Nic {
-    Nic { index, network: name("main"), mac: Mac::of(vm, index), link, address: None }
+    Nic::new(vm, index, name("main"), link)
 }
 
 pub(super) fn vhost() -> Link {

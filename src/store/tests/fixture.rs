@@ -6,9 +6,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::host::{Handle, Timestamp};
-use crate::spec::{
-    Accel, Boot, Disk, HypervisorKind, Link, Mac, Name, Nic, Policy, SPEC_VERSION, Size, State, Subnet, VmSpec,
-};
+use crate::spec::{Boot, Disk, Link, Name, Nic, Size, State, Subnet, VmSpec};
 use crate::store::{Draft, Record, Reserved, Store};
 
 pub(in crate::store) const OWNER: Handle = Handle { pid: 4711, start_time: 42 };
@@ -33,7 +31,7 @@ pub(in crate::store) fn name(text: &str) -> Name {
 pub(in crate::store) fn subnet(network: &str, net: &str) -> Subnet {
     let net: ipnet::Ipv4Net = net.parse().unwrap();
     let gateway = net.hosts().next();
-    Subnet { network: name(network), net, gateway, dns: gateway.into_iter().map(Into::into).collect() }
+    Subnet::new(name(network), net, gateway, gateway.into_iter().map(Into::into).collect())
 }
 
 pub(in crate::store) fn draft(given: Option<&str>, subnets: &[Subnet]) -> Draft {
@@ -43,22 +41,14 @@ pub(in crate::store) fn draft(given: Option<&str>, subnets: &[Subnet]) -> Draft 
 /// A spec of the usual size: one disk, a NIC per address asked for.
 #[allow(clippy::unnecessary_wraps)] // It stands for a `build`.
 pub(in crate::store) fn build(reserved: &Reserved) -> Result<VmSpec> {
-    let nics = reserved.addresses.iter().enumerate().map(|(index, address)| Nic {
-        index: index as u8,
-        network: name("main"),
-        mac: Mac::of(reserved.uuid, index as u8),
-        link: Link::Vhost { bridge: "vsbr0".to_owned(), create: false },
+    let link = || Link::Vhost { bridge: "vsbr0".to_owned(), create: false };
+    let nics = (0..).zip(&reserved.addresses).map(|(index, address)| Nic {
         address: address.clone(),
+        ..Nic::new(reserved.uuid, index, name("main"), link())
     });
     Ok(VmSpec {
-        version: SPEC_VERSION,
-        uuid: reserved.uuid,
         number: reserved.number,
         name: reserved.name.clone(),
-        template: name("xs"),
-        hypervisor: HypervisorKind::CloudHypervisor,
-        accel: Accel::Kvm,
-        vcpu: 1,
         vram: Size::gib(2),
         boot: Boot::Firmware { code: "/usr/share/cloud-hypervisor/CLOUDHV.fd".into(), vars: None },
         disks: vec![Disk {
@@ -69,8 +59,7 @@ pub(in crate::store) fn build(reserved: &Reserved) -> Result<VmSpec> {
         }],
         nics: nics.collect(),
         seed: true,
-        login: None,
-        policy: Policy::default(),
+        ..VmSpec::sample(reserved.uuid)
     })
 }
 

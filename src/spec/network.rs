@@ -1,0 +1,116 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use super::{Name, Switch};
+
+/// Everything decided about one network that Virshle keeps: it makes the bridge, and takes it down.
+/// Recorded when it comes up, so that what is undone is what was done, whatever the config says by
+/// then. A network on somebody else's bridge has none, nor has one of the type `user`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    pub name: Name,
+    pub switch: Switch,
+    pub bridge: String,
+    /// What a new bridge of Open vSwitch moves frames by; a Linux bridge has none.
+    pub datapath: Option<Datapath>,
+    /// The tag of its frames on a bridge that others share (Open vSwitch only).
+    pub vlan: Option<u16>,
+    /// In bytes; the kernel's own when not given.
+    pub mtu: Option<u16>,
+    /// The host's interface that is put into the bridge.
+    pub uplink: Option<String>,
+    /// What this host is on it; nothing on a network that only has a bridge, or an uplink.
+    pub host: Option<HostSide>,
+}
+
+impl NetworkSpec {
+    /// The host's own interface on the network.
+    pub fn device(&self) -> String {
+        match self.vlan {
+            Some(vlan) => format!("{}.{vlan}", self.bridge),
+            None => self.bridge.clone(),
+        }
+    }
+}
+
+/// What moves the frames of an Open vSwitch bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Datapath {
+    /// Open vSwitch's own process; with DPDK, vhost-user ports too.
+    Netdev,
+    /// The kernel.
+    System,
+}
+
+/// What this host is on a network: its router, its name server, and what gives addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostSide {
+    /// Its own address, which is the guests' gateway, with the subnet's length.
+    pub address: Ipv4Net,
+    /// The same for IPv6; `None`: the network has no IPv6.
+    pub address6: Option<Ipv6Net>,
+    /// Whether guests that ask get an address.
+    pub dhcp: bool,
+    /// First and last address for guests that Virshle does not know; none in a small subnet.
+    pub pool: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Whether guests go out under the host's address, and nobody comes in uninvited.
+    pub nat: bool,
+    /// Whether guests reach nothing but each other and this host's DHCP and DNS.
+    pub isolated: bool,
+    /// Names of VMs end in it.
+    pub domain: String,
+    /// Who is asked for other names; the host's own servers when empty.
+    pub upstream: Vec<IpAddr>,
+}
+
+/// What a network gives addresses from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    pub network: Name,
+    pub net: Ipv4Net,
+    /// Never given to a VM.
+    pub gateway: Option<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
+    /// Left to guests that Virshle does not know: never given to a VM that did not ask for one of them.
+    pub pool: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// A /64. A VM's address has the same number in it as its IPv4 address has in `net`.
+    pub net6: Option<Ipv6Net>,
+    pub gateway6: Option<Ipv6Addr>,
+    /// Where short names are looked for.
+    pub domain: Option<String>,
+}
+
+impl Subnet {
+    /// One of IPv4 alone, without a pool.
+    pub fn new(network: Name, net: Ipv4Net, gateway: Option<Ipv4Addr>, dns: Vec<IpAddr>) -> Self {
+        Self { network, net, gateway, dns, pool: None, net6: None, gateway6: None, domain: None }
+    }
+}
+
+/// What a NIC was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// The address with its prefix length.
+    pub ip: Ipv4Net,
+    pub gateway: Option<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip6: Option<Ipv6Net>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+}
+
+impl Address {
+    /// One of IPv4 alone.
+    pub fn new(ip: Ipv4Net, gateway: Option<Ipv4Addr>, dns: Vec<IpAddr>) -> Self {
+        Self { ip, gateway, dns, ip6: None, gateway6: None, domain: None }
+    }
+}
