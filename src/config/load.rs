@@ -128,6 +128,7 @@ fn paths(file: &mut File) -> Vec<(String, &mut PathBuf)> {
     add("node.qemu.program".to_owned(), node.qemu.program.as_mut());
     add("node.qemu.firmware".to_owned(), node.qemu.firmware.as_mut());
     add("node.qemu.vars".to_owned(), node.qemu.vars.as_mut());
+    add("node.hosts-file".to_owned(), node.hosts_file.as_mut());
     for (index, image) in file.image.iter_mut().enumerate() {
         add(format!("image[{index}].path"), Some(&mut image.path));
     }

@@ -16,6 +16,7 @@ mod file;
 mod limits;
 mod link;
 mod load;
+mod network;
 mod paths;
 mod policy;
 mod rules;
@@ -24,12 +25,13 @@ mod source;
 mod subnet6;
 
 pub use file::{
-    Accelerator, CloudHypervisorEntry, Config, DEFAULT_BRIDGE, DatapathSetting, DiskEntry, HypervisorSetting,
-    ImageEntry, Keeping, NetEntry, Network, NetworkKind, NodeEntry, QemuEntry, Template,
+    Accelerator, CloudHypervisorEntry, Config, DatapathSetting, DiskEntry, HypervisorSetting, ImageEntry, NetEntry,
+    Network, NetworkKind, NodeEntry, QemuEntry, Template,
 };
 pub use limits::{MAX_DISKS, MAX_NICS, MAX_VCPU, MAX_VRAM, MIN_VRAM, check_vcpu, check_vram};
 pub use link::LinkEntry;
 pub use load::{check, load};
+pub use network::{DEFAULT_BRIDGE, Keeping};
 pub(crate) use paths::{home, resolve};
 pub use policy::{Cpus, LimitsEntry};
 pub use schema::json_schema;
