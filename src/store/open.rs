@@ -207,7 +207,9 @@ impl Store {
             Ok(findings)
         })?;
         if findings.is_empty() {
-            return self.list().map(drop);
+            self.list()?;
+            self.networks()?;
+            return self.settings().map(drop);
         }
         let file = self.path.display();
         Err(Error::failed(format!("the database `{file}` is damaged"))

@@ -12,7 +12,7 @@ use crate::error::{Error, OrFailed, Result};
 use crate::host::{Cancel, Handle, Runner};
 use crate::network;
 use crate::spec::{Boot, Event, Name, Verb, VmSpec};
-use crate::store::{Draft, Store};
+use crate::store::{Draft, Store, Wanted};
 use crate::template::{self, Identity, Overrides, PlannedNic, UserData};
 
 /// What `v vm create` asks for.
@@ -132,7 +132,7 @@ fn check_networks(site: &Site, config: &Config, nics: &[PlannedNic]) -> Result<(
 }
 
 fn drafts(request: &Create, nics: &[PlannedNic]) -> Result<Vec<Draft>> {
-    let subnets: Vec<_> = nics.iter().map(|nic| nic.subnet.clone()).collect();
+    let nics: Vec<_> = nics.iter().map(|nic| Wanted { subnet: nic.subnet.clone(), ..Wanted::default() }).collect();
     (1..=request.count)
         .map(|index| {
             let name = match &request.name {
@@ -141,7 +141,7 @@ fn drafts(request: &Create, nics: &[PlannedNic]) -> Result<Vec<Draft>> {
                 }
                 name => name.clone(),
             };
-            Ok(Draft { uuid: Uuid::new_v4(), name, subnets: subnets.clone() })
+            Ok(Draft { uuid: Uuid::new_v4(), name, nics: nics.clone() })
         })
         .collect()
 }
