@@ -89,6 +89,27 @@ pub fn make_bridge(spec: &NetworkSpec, state: &Path, ovs: &Ovs) -> Result<()> {
     }
 }
 
+/// Whether this host has the network's device; one of a switch that runs elsewhere cannot be seen.
+pub fn is_there(spec: &NetworkSpec) -> Result<bool> {
+    if spec.switch == Switch::Ovs && spec.host.is_none() {
+        return Ok(true);
+    }
+    let device = spec.device();
+    Ok(NetDevice::find(&device).or_failed(|| format!("cannot look for `{device}`"))?.is_some())
+}
+
+/// Whether the bridge is as it is made: down, without addresses and without ports. Between that and
+/// its mark a process can be killed.
+pub fn is_bare(spec: &NetworkSpec) -> Result<bool> {
+    if spec.switch != Switch::Bridge {
+        return Ok(false);
+    }
+    match ip::device(&spec.bridge)? {
+        Some(device) => Ok(device.is_bare() && !ip::has_ports(&spec.bridge)?),
+        None => Ok(false),
+    }
+}
+
 /// The same at each making, so that guests and neighbours keep what they know.
 fn mac(spec: &NetworkSpec, state: &Path) -> Mac {
     let digest = Sha256::digest(format!("{} {}", mark(state), spec.name));

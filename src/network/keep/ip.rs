@@ -22,6 +22,8 @@ pub(super) struct Device {
     #[serde(default)]
     pub(super) ifalias: Option<String>,
     #[serde(default)]
+    flags: Vec<String>,
+    #[serde(default)]
     pub(super) addr_info: Vec<Assigned>,
 }
 
@@ -33,6 +35,11 @@ pub(super) struct Assigned {
 }
 
 impl Device {
+    /// Down, and without a name or an address that somebody gave it.
+    pub(super) fn is_bare(&self) -> bool {
+        self.addr_info.is_empty() && self.ifalias.is_none() && !self.flags.iter().any(|flag| flag == "UP")
+    }
+
     /// Its addresses beyond those that the kernel gives every device.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpNet> {
         let own = self.addr_info.iter().filter(|assigned| assigned.scope != "link" || assigned.local.is_ipv4());
@@ -59,6 +66,11 @@ pub(super) fn device(name: &str) -> Result<Option<Device>> {
     }
     let found = parse(&ip(["-json", "address", "show", "dev", name])?)?;
     Ok(found.into_iter().find(|device| device.ifname == name))
+}
+
+/// Whether anything is plugged into the bridge.
+pub(super) fn has_ports(bridge: &str) -> Result<bool> {
+    Ok(!parse(&ip(["-json", "link", "show", "master", bridge])?)?.is_empty())
 }
 
 /// Every Linux bridge.

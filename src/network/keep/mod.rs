@@ -17,7 +17,7 @@ mod sysctl;
 mod uplink;
 
 pub use addresses::{give_addresses, take_addresses};
-pub use bridge::{Whose, make_bridge, marked_bridges, remove_bridge, remove_marked, whose};
+pub use bridge::{Whose, is_bare, is_there, make_bridge, marked_bridges, remove_bridge, remove_marked, whose};
 pub use ip::check_program;
 pub use sysctl::{Plan, has_ipv6, plan_forwarding, read_setting, restore_settings, settle_device, write_settings};
 pub use uplink::{check_uplink, join_uplink, leave_uplink};

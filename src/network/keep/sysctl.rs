@@ -38,8 +38,12 @@ fn read_below(root: &Path, path: &str) -> Result<Option<String>> {
 
 /// Whether a new interface has IPv6.
 pub fn has_ipv6() -> Result<bool> {
-    let off = |which: &str| Ok(read_setting(&format!("ipv6/conf/{which}/disable_ipv6"))?.as_deref() != Some("0"));
-    Ok(!off("all")? && !off("default")?)
+    for which in ["all", "default"] {
+        if read_setting(&format!("ipv6/conf/{which}/disable_ipv6"))?.as_deref() != Some("0") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What must be set so that this host passes packets on; nothing where it does already.
