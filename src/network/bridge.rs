@@ -91,7 +91,7 @@ pub(super) fn plug_again(bridge: &str, device: &NetDevice, device_name: &str) ->
     }
 }
 
-fn is_linux_bridge(name: &str) -> bool {
+pub(super) fn is_linux_bridge(name: &str) -> bool {
     NetDevice::find(name).ok().flatten().is_some_and(|device| device.is_bridge().unwrap_or(false))
 }
 

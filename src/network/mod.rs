@@ -98,4 +98,6 @@ mod netns;
 #[path = "../../tests/fixtures/ovs.rs"]
 mod private_ovs;
 #[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
 mod tests;
