@@ -36,9 +36,3 @@ pub mod names {
     pub fn withdraw(_: &NetworkSpec) -> Result<()> { Ok(()) }
     pub fn write_hosts(_: &std::path::Path, _: &std::path::Path, _: &[(IpAddr, String)]) -> Result<()> { Ok(()) }
 }
-impl super::ovs::Ovs {
-    pub fn make_network(&self, _: &crate::spec::NetworkSpec) -> crate::error::Result<bool> { Ok(false) }
-    pub fn unmake_network(&self, _: &crate::spec::NetworkSpec) -> crate::error::Result<()> { Ok(()) }
-    pub fn bridge_is_ours(&self, _: &str) -> crate::error::Result<Option<bool>> { Ok(None) }
-    pub fn choose_datapath(&self, _: Option<crate::spec::Datapath>) -> crate::error::Result<crate::spec::Datapath> { Ok(crate::spec::Datapath::Netdev) }
-}

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::site::{make_private, remove_tree};
 use super::sources::{Source, check_space, copy_small, make_disk, sources};
 use super::steps::{Step, opening, run_all};
-use super::{Site, check_boot, hand_over, resolve, runner, sweep};
+use super::{Site, check_boot, hand_over, networks, resolve, runner, sweep};
 use crate::config::Config;
 use crate::disk::{self, Part, Progress, Seed};
 use crate::error::{Error, OrFailed, Result};
@@ -69,6 +69,7 @@ pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Pro
         specs.iter().try_for_each(|spec| store.remove(spec.uuid))?;
         return Err(error);
     }
+    networks::publish_after(site);
     Ok(specs)
 }
 

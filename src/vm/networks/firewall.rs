@@ -1,5 +1,6 @@
 //! The firewall, always rewritten whole: from the recorded networks and the VMs that live.
 
+use super::ensure::is_kept;
 use super::lock::hold;
 use super::work::Work;
 use crate::error::Result;
@@ -13,6 +14,15 @@ use crate::vm::{Site, observe};
 pub fn settle(site: &Site) -> Result<()> {
     let _lock = hold(site)?;
     rewrite(&Work::new(site, None)?)
+}
+
+/// After a VM's end: the firewall forgets it. What cannot be done is done by whoever comes next.
+pub fn settle_after(site: &Site, spec: &VmSpec) {
+    if spec.nics.iter().any(is_kept)
+        && let Err(error) = settle(site)
+    {
+        tracing::warn!(vm = %spec.name, error = %error.chain().join(": "), "the firewall still knows it");
+    }
 }
 
 /// The same, for a holder of the lock.

@@ -24,6 +24,13 @@ pub fn publish(site: &Site) -> Result<()> {
     tell_all(&Work::new(site, None)?)
 }
 
+/// After the end of a verb, which has done its work whether this can be done or not.
+pub(in crate::vm) fn publish_after(site: &Site) {
+    if let Err(error) = publish(site) {
+        tracing::warn!(error = %error.chain().join(": "), "names are not up to date: `v network repair` mends them");
+    }
+}
+
 /// The same, for a holder of the lock.
 pub(super) fn tell_all(work: &Work<'_>) -> Result<()> {
     let vms = work.store.list()?;
