@@ -11,6 +11,7 @@
 //! step does nothing where it is done already: after a kill anywhere the next `up`, `down` or
 //! `repair` finishes. What is undone is what the record says, whatever the config says by then.
 
+mod around;
 mod as_unit;
 mod down;
 mod ensure;
@@ -25,6 +26,7 @@ mod step;
 mod up;
 mod work;
 
+pub use around::{Around, Lease, around};
 pub use as_unit::up_as_unit;
 pub use down::{Fallen, down};
 pub use ensure::{ensure, restore};

@@ -41,10 +41,10 @@ pub struct View {
 }
 
 /// Every network of the config, and then those that are recorded and not in it any more.
-pub fn views(site: &Site, config: &Config, store: Option<&Store>) -> Result<Vec<View>> {
+pub fn views(site: &Site, config: Option<&Config>, store: Option<&Store>) -> Result<Vec<View>> {
     let records = store.map_or_else(|| Ok(Vec::new()), Store::networks)?;
     let mut views = Vec::new();
-    for network in &config.networks {
+    for network in config.iter().flat_map(|config| &config.networks) {
         let record = records.iter().find(|record| record.spec.name == network.name).cloned();
         views.push(View {
             name: network.name.clone(),
@@ -58,7 +58,7 @@ pub fn views(site: &Site, config: &Config, store: Option<&Store>) -> Result<Vec<
             record,
         });
     }
-    for record in records.into_iter().filter(|record| config.network(&record.spec.name).is_none()) {
+    for record in records.into_iter().filter(|record| config.is_none_or(|config| config.network(&record.spec.name).is_none())) {
         views.push(View {
             name: record.spec.name.clone(),
             kind: match record.spec.switch {
