@@ -63,6 +63,8 @@ fn place(command: &Command) -> Place {
             | vm::Command::ShowLaunch(_) => Place::Helper,
             vm::Command::Ssh(_) => Place::Split,
         },
+        // It is a unit's, not a person's.
+        Command::Network(network::Command::Up(up)) if up.is_of_a_unit() => Place::Caller,
         Command::Template(template::Command::Ls(_) | template::Command::Show(_))
         | Command::Network(
             network::Command::Ls(_)

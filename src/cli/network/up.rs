@@ -23,6 +23,10 @@ pub(crate) struct Up {
 }
 
 impl Up {
+    pub(in crate::cli) fn is_of_a_unit(&self) -> bool {
+        self.as_unit
+    }
+
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
         let config = site.config()?;
         let ours = |view: &networks::View| {

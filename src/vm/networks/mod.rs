@@ -36,4 +36,5 @@ pub use plan::kept;
 pub use see::{Condition, View, users, views};
 pub use up::{Raised, repair, up};
 pub(super) use hosts::publish_after;
-pub(super) use see::{strays, unwell};
+pub(super) use see::{remove_stray, strays, unwell};
+pub(super) use up::mend;

@@ -2,6 +2,7 @@
 
 use super::ensure::is_well;
 use super::firewall::is_on;
+use super::lock::hold;
 use crate::config::{Config, Keeping, Network, NetworkKind};
 use crate::error::Result;
 use crate::host::{Lock, NetDevice};
@@ -135,4 +136,13 @@ pub(in crate::vm) fn strays(site: &Site, store: Option<&Store>) -> Result<Vec<St
     let mut strays = keep::marked_bridges(&site.dirs.state)?;
     strays.retain(|bridge| records.iter().all(|record| record.spec.bridge != *bridge));
     Ok(strays)
+}
+
+/// Removes one of [`strays`]; `false`: it is none any more.
+pub(in crate::vm) fn remove_stray(site: &Site, bridge: &str) -> Result<bool> {
+    let _lock = hold(site)?;
+    if !strays(site, Some(&site.store()?))?.iter().any(|stray| stray == bridge) {
+        return Ok(false);
+    }
+    keep::remove_marked(bridge, &site.dirs.state)
 }
