@@ -8,8 +8,11 @@ use rusqlite_migration::{M, Migrations};
 
 use crate::error::{Error, Result};
 
-const STEPS: &[M<'_>] =
-    &[M::up(include_str!("migrations/0001_vm.sql")), M::up(include_str!("migrations/0002_history.sql"))];
+const STEPS: &[M<'_>] = &[
+    M::up(include_str!("migrations/0001_vm.sql")),
+    M::up(include_str!("migrations/0002_history.sql")),
+    M::up(include_str!("migrations/0003_network.sql")),
+];
 
 /// The schema this program reads and writes.
 pub(super) const LATEST: i32 = STEPS.len() as i32;

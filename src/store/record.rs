@@ -174,8 +174,8 @@ fn read_spec(uuid: &str, text: &str) -> Result<VmSpec> {
     }
     let Versioned { version } = json(uuid, "spec", text)?;
     match version {
-        // Version 1 had no policy.
-        1 => Ok(VmSpec { version: SPEC_VERSION, ..json(uuid, "spec", text)? }),
+        // Version 1 had no policy, neither of them what NICs and VMs may leave out.
+        1 | 2 => Ok(VmSpec { version: SPEC_VERSION, ..json(uuid, "spec", text)? }),
         newer if newer > SPEC_VERSION => Err(Error::failed(format!(
             "the spec of VM `{uuid}` has version {newer}, and this `v` knows up to {SPEC_VERSION}"
         ))

@@ -2,13 +2,14 @@
 //! read-decide-write at a time, and removed with what they were given.
 
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::host::{self, Handle};
-use crate::spec::{Actor, Address, Happening, Name, State, Subnet, VmSpec};
+use crate::spec::{Actor, Address, Happening, Mac, Name, State, Subnet, VmSpec};
 
 use super::address::{self, Pools};
 use super::fault::Fault;
@@ -22,8 +23,18 @@ use super::record::{Columns, Record};
 pub struct Draft {
     pub uuid: Uuid,
     pub name: Option<Name>,
-    /// One per NIC; `None` for a NIC whose network gives no addresses.
-    pub subnets: Vec<Option<Subnet>>,
+    pub nics: Vec<Wanted>,
+}
+
+/// What a NIC of a draft needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// `None`: its network gives no addresses.
+    pub subnet: Option<Subnet>,
+    /// This address of the subnet, and no other.
+    pub address: Option<Ipv4Addr>,
+    /// This MAC, which no other NIC may have; without one it follows from the VM.
+    pub mac: Option<Mac>,
 }
 
 /// What a draft was given.
@@ -69,24 +80,25 @@ impl Store {
                     None => free_name(transaction, number, &chosen, propose)?,
                 };
                 let wanted = |network: &Name| {
-                    let subnets = drafts.iter().flat_map(|draft| draft.subnets.iter().flatten());
+                    let subnets =
+                        drafts.iter().flat_map(|draft| draft.nics.iter().filter_map(|nic| nic.subnet.as_ref()));
                     subnets.filter(|subnet| subnet.network == *network).count() as u64
                 };
-                let take = |subnet: &Option<Subnet>| {
-                    subnet
+                let take = |nic: &Wanted| {
+                    nic.subnet
                         .as_ref()
                         .map(|subnet| pools.take(transaction, subnet, || wanted(&subnet.network)))
                         .transpose()
                 };
-                let addresses = draft.subnets.iter().map(take).collect::<Result<Vec<_>, Fault>>()?;
+                let addresses = draft.nics.iter().map(take).collect::<Result<Vec<_>, Fault>>()?;
                 let reserved = Reserved { uuid: draft.uuid, number, name, addresses };
                 let spec = build(&reserved)?;
                 refuse_other(&spec, &reserved)?;
                 insert(transaction, &spec, owner)?;
                 let happening = Happening::State { from: None, to: State::Creating, intent: None, exit: None };
                 history::note(transaction, &spec, &actor, &happening)?;
-                for (nic, (subnet, address)) in draft.subnets.iter().zip(&reserved.addresses).enumerate() {
-                    if let (Some(subnet), Some(address)) = (subnet, address) {
+                for (nic, (wanted, address)) in draft.nics.iter().zip(&reserved.addresses).enumerate() {
+                    if let (Some(subnet), Some(address)) = (&wanted.subnet, address) {
                         address::record(transaction, spec.uuid, nic, &subnet.network, address)?;
                     }
                 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::host::{Handle, Timestamp};
 use crate::spec::{Boot, Disk, Link, Name, Nic, Size, State, Subnet, VmSpec};
-use crate::store::{Draft, Record, Reserved, Store};
+use crate::store::{Draft, Record, Reserved, Store, Wanted};
 
 pub(in crate::store) const OWNER: Handle = Handle { pid: 4711, start_time: 42 };
 
@@ -35,7 +35,8 @@ pub(in crate::store) fn subnet(network: &str, net: &str) -> Subnet {
 }
 
 pub(in crate::store) fn draft(given: Option<&str>, subnets: &[Subnet]) -> Draft {
-    Draft { uuid: Uuid::new_v4(), name: given.map(name), subnets: subnets.iter().cloned().map(Some).collect() }
+    let nics = subnets.iter().map(|subnet| Wanted { subnet: Some(subnet.clone()), ..Wanted::default() });
+    Draft { uuid: Uuid::new_v4(), name: given.map(name), nics: nics.collect() }
 }
 
 /// A spec of the usual size: one disk, a NIC per address asked for.
