@@ -263,6 +263,8 @@ mod tests {
     fn every_path_of_the_grammar_is_resolved() {
         let config = of_text(
             r#"
+            [node]
+            hosts-file = "a"
             [node.cloud-hypervisor]
             program = "a"
             firmware = "a"
@@ -289,7 +291,7 @@ mod tests {
             "#,
         );
         let json = serde_json::to_string(&config.unwrap()).unwrap();
-        assert_eq!(json.matches("\"/etc/virshle/a\"").count(), 10, "{json}");
+        assert_eq!(json.matches("\"/etc/virshle/a\"").count(), 11, "{json}");
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub use load::{check, load};
 pub use network::{DEFAULT_BRIDGE, Keeping};
 pub(crate) use paths::{home, resolve};
 pub use policy::{Cpus, LimitsEntry};
+pub use rules::check_address;
 pub use schema::json_schema;
 pub(crate) use source::{Excerpts, Source, or_one_of};
 pub use subnet6::Subnet6;

@@ -1,7 +1,7 @@
 //! What a `[[network]]` comes to: who keeps its bridge, what Virshle makes of it, and what its
 //! addresses are given from.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -58,6 +58,12 @@ impl Network {
     pub fn spec(&self, datapath: Option<Datapath>, net6: Option<Ipv6Net>) -> NetworkSpec {
         let switch = self.kind.switch().unwrap_or(Switch::Bridge);
         let served = self.subnet.filter(|_| self.is_served()).and_then(|net| Some((net, self.gateway_in(net)?)));
+        let address6 =
+            served.and_then(|(net, address)| self.prefix6(net6).map(|net6| numbered_like(net, address, net6)));
+        let itself = |server: &IpAddr| match server {
+            IpAddr::V4(server) => served.is_some_and(|(_, address)| address == *server),
+            IpAddr::V6(server) => address6.is_some_and(|address6| address6.addr() == *server),
+        };
         NetworkSpec {
             name: self.name.clone(),
             switch,
@@ -68,13 +74,14 @@ impl Network {
             uplink: self.uplink.clone(),
             host: served.map(|(net, address)| HostSide {
                 address: with_length(address, net),
-                address6: self.prefix6(net6).map(|net6| numbered_like(net, address, net6)),
+                address6,
                 dhcp: self.gives_dhcp(),
                 pool: self.pool(net),
                 nat: self.nat != Some(false),
                 isolated: self.isolated,
                 domain: self.domain().to_owned(),
-                upstream: self.dns.clone(),
+                // Of itself it would ask for ever.
+                upstream: self.dns.iter().copied().filter(|server| !itself(server)).collect(),
             }),
         }
     }
@@ -172,7 +179,7 @@ mod tests {
     #[test]
     fn a_network_that_is_served() {
         let made_up: Ipv6Net = "fd12:3456:789a:1::/64".parse().unwrap();
-        let lan = network("subnet = '10.44.0.0/16'\ngateway = '10.44.1.2'\ndns = ['9.9.9.9']\nmtu = 1400");
+        let lan = network("subnet = '10.44.0.0/16'\ngateway = '10.44.1.2'\ndns = ['10.44.1.2', '9.9.9.9']\nmtu = 1400");
         let spec = lan.spec(Some(Datapath::Netdev), Some(made_up));
         assert_eq!((spec.device().as_str(), spec.datapath, spec.mtu), ("br0", None, Some(1400)));
         let host = spec.host.unwrap();

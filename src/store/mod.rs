@@ -9,6 +9,7 @@ mod fault;
 mod find;
 mod follow;
 mod history;
+mod mac;
 mod migrations;
 mod networks;
 mod open;

@@ -155,6 +155,22 @@ impl Store {
         })
     }
 
+    /// Every IPv6 subnet that was made up, with its network.
+    pub(super) fn prefixes(&self) -> Result<Vec<(String, Ipv6Net)>> {
+        self.read("list the IPv6 subnets", |connection| {
+            let mut statement = connection.prepare("SELECT network, net FROM prefix6 ORDER BY network")?;
+            let mut rows = statement.query([])?;
+            let mut prefixes = Vec::new();
+            while let Some(row) = rows.next()? {
+                let network: String = row.get(0)?;
+                let net = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+                let net = net.parse().map_err(|error| unreadable(&network, "prefix6").source(error))?;
+                prefixes.push((network, net));
+            }
+            Ok(prefixes)
+        })
+    }
+
     /// Notes what a setting of the kernel is before it is changed for the first time.
     pub fn note_setting(&mut self, path: &str, before: &str) -> Result<()> {
         self.write("note a setting", |transaction| {

@@ -214,6 +214,7 @@ impl Store {
         if findings.is_empty() {
             self.list()?;
             self.networks()?;
+            self.prefixes()?;
             return self.settings().map(drop);
         }
         let file = self.path.display();

@@ -15,6 +15,7 @@ use super::address::{self, Pools};
 use super::fault::Fault;
 use super::find::one;
 use super::history;
+use super::mac;
 use super::open::Store;
 use super::record::{Columns, Record};
 
@@ -68,9 +69,11 @@ impl Store {
                     .hint("a name belongs to one VM: leave it out, or create one at a time"));
             }
         }
+        let mut pools = Pools::of(drafts)?;
+        let macs = mac::asked(drafts)?;
         let actor = self.actor();
         self.write("record a new VM", |transaction| {
-            let mut pools = Pools::default();
+            mac::refuse_taken(transaction, &macs)?;
             let mut specs = Vec::with_capacity(drafts.len());
             for draft in drafts {
                 refuse_known(transaction, draft.uuid)?;
@@ -79,21 +82,10 @@ impl Store {
                     Some(name) => refuse_taken(transaction, name)?,
                     None => free_name(transaction, number, &chosen, propose)?,
                 };
-                let wanted = |network: &Name| {
-                    let subnets =
-                        drafts.iter().flat_map(|draft| draft.nics.iter().filter_map(|nic| nic.subnet.as_ref()));
-                    subnets.filter(|subnet| subnet.network == *network).count() as u64
-                };
-                let take = |nic: &Wanted| {
-                    nic.subnet
-                        .as_ref()
-                        .map(|subnet| pools.take(transaction, subnet, || wanted(&subnet.network)))
-                        .transpose()
-                };
-                let addresses = draft.nics.iter().map(take).collect::<Result<Vec<_>, Fault>>()?;
+                let addresses = draft.nics.iter().map(|nic| pools.take(transaction, nic)).collect::<Result<_, _>>()?;
                 let reserved = Reserved { uuid: draft.uuid, number, name, addresses };
                 let spec = build(&reserved)?;
-                refuse_other(&spec, &reserved)?;
+                refuse_other(&spec, &reserved, draft)?;
                 insert(transaction, &spec, owner)?;
                 let happening = Happening::State { from: None, to: State::Creating, intent: None, exit: None };
                 history::note(transaction, &spec, &actor, &happening)?;
@@ -242,12 +234,15 @@ fn refuse_known(connection: &Connection, vm: Uuid) -> Result<(), Fault> {
 }
 
 /// The row and the spec must tell the same story, whoever built the spec.
-fn refuse_other(spec: &VmSpec, reserved: &Reserved) -> Result<()> {
+fn refuse_other(spec: &VmSpec, reserved: &Reserved, draft: &Draft) -> Result<()> {
     let given = reserved.addresses.iter().flatten();
+    let mac = |index: usize| spec.nics.get(index).map(|nic| nic.mac);
+    let mut macs = draft.nics.iter().enumerate().filter(|(_, nic)| nic.mac.is_some());
     let same = spec.uuid == reserved.uuid
         && spec.number == reserved.number
         && spec.name == reserved.name
-        && addresses(spec).eq(given);
+        && addresses(spec).eq(given)
+        && macs.all(|(index, nic)| mac(index) == nic.mac);
     if same {
         Ok(())
     } else {
