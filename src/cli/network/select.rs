@@ -29,6 +29,10 @@ impl Many {
         meant: impl Fn(&View) -> bool,
     ) -> Result<Vec<View>> {
         let views = views(site, config)?;
+        if config.is_none() && self.names.iter().any(|name| one(&views, name).is_err()) {
+            // It may be in the config, which cannot be read.
+            site.config()?;
+        }
         if self.all {
             return Ok(views.into_iter().filter(meant).collect());
         }

@@ -39,7 +39,7 @@ pub fn whose(name: &str, switch: Switch, state: &Path, ovs: &Ovs) -> Result<Whos
         // One of Open vSwitch was found by its database, above.
         Some(_) if switch == Switch::Ovs => Ok(Whose::Other),
         Some(_) => {
-            let marked = ip::device(name)?.is_some_and(|device| device.ifalias == Some(mark(state)));
+            let marked = ip::alias(name)? == Some(mark(state));
             Ok(if marked { Whose::Ours } else { Whose::Other })
         }
     }
@@ -105,7 +105,7 @@ pub fn is_bare(spec: &NetworkSpec) -> Result<bool> {
         return Ok(false);
     }
     match ip::device(&spec.bridge)? {
-        Some(device) => Ok(device.is_bare() && !ip::has_ports(&spec.bridge)?),
+        Some(device) => Ok(device.is_bare() && ip::alias(&spec.bridge)?.is_none() && !ip::has_ports(&spec.bridge)?),
         None => Ok(false),
     }
 }
@@ -136,7 +136,7 @@ pub fn remove_bridge(spec: &NetworkSpec, state: &Path, ovs: &Ovs, unmarked: bool
 
 /// Removes a Linux bridge that has our mark; `false`: there is none.
 pub fn remove_marked(name: &str, state: &Path) -> Result<bool> {
-    let ours = ip::device(name)?.is_some_and(|device| device.ifalias == Some(mark(state)));
+    let ours = ip::alias(name)? == Some(mark(state));
     if ours {
         remove(name)?;
     }

@@ -19,6 +19,7 @@ pub(super) struct Device {
     pub(super) ifname: String,
     #[serde(default)]
     pub(super) master: Option<String>,
+    /// Not in what `ip address` prints.
     #[serde(default)]
     pub(super) ifalias: Option<String>,
     #[serde(default)]
@@ -35,9 +36,9 @@ pub(super) struct Assigned {
 }
 
 impl Device {
-    /// Down, and without a name or an address that somebody gave it.
+    /// Down, and without addresses.
     pub(super) fn is_bare(&self) -> bool {
-        self.addr_info.is_empty() && self.ifalias.is_none() && !self.flags.iter().any(|flag| flag == "UP")
+        self.addr_info.is_empty() && !self.flags.iter().any(|flag| flag == "UP")
     }
 
     /// Its addresses beyond those that the kernel gives every device.
@@ -66,6 +67,14 @@ pub(super) fn device(name: &str) -> Result<Option<Device>> {
     }
     let found = parse(&ip(["-json", "address", "show", "dev", name])?)?;
     Ok(found.into_iter().find(|device| device.ifname == name))
+}
+
+/// What somebody has written to a device; `None`: nothing, or there is no such device.
+pub(super) fn alias(name: &str) -> Result<Option<String>> {
+    if NetDevice::find(name).or_failed(|| format!("cannot look for `{name}`"))?.is_none() {
+        return Ok(None);
+    }
+    Ok(parse(&ip(["-json", "link", "show", "dev", name])?)?.into_iter().find_map(|device| device.ifalias))
 }
 
 /// Whether anything is plugged into the bridge.
