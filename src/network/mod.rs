@@ -17,6 +17,7 @@
 //! else's does nothing.
 
 mod bridge;
+pub mod firewall;
 pub mod ovs;
 mod tap;
 mod user;

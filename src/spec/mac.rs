@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,12 @@ impl Mac {
         let mut bytes = [id[0], id[1], id[2], id[3], id[4], id[5].wrapping_add(index)];
         bytes[0] = (bytes[0] & 0b1111_1100) | 0b10;
         Self(bytes)
+    }
+
+    /// The IPv6 address that a device of this MAC gives itself on its link (EUI-64).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0.map(u16::from);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 0b10) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
     }
 }
 
