@@ -1,33 +1,5 @@
 //! Temporary: what other branches bring.
 #![allow(missing_debug_implementations, clippy::unnecessary_wraps)]
-pub mod firewall {
-    use crate::error::Result;
-    use crate::spec::*;
-    pub struct Port {
-        pub port: String,
-        pub network: Name,
-        pub switch: Switch,
-        pub mac: Mac,
-        pub address: Option<Address>,
-        pub guard: Option<Guard>,
-        pub forwards: Vec<Forward>,
-    }
-    pub fn apply(_: &str, _: &[NetworkSpec], _: &[Port]) -> Result<()> {
-        Ok(())
-    }
-    pub fn check_free(_: &[Forward]) -> Result<()> {
-        Ok(())
-    }
-    pub fn admit(_: &NetworkSpec) -> Result<Option<String>> {
-        Ok(None)
-    }
-    pub fn dismiss(_: &NetworkSpec, _: &str) -> Result<()> {
-        Ok(())
-    }
-    pub fn obstacles(_: &NetworkSpec) -> Result<Vec<String>> {
-        Ok(vec![])
-    }
-}
 pub mod dnsmasq {
     use super::names::Host;
     use crate::error::Result;
