@@ -17,6 +17,8 @@
 //! else's does nothing.
 
 mod bridge;
+pub mod dnsmasq;
+pub mod names;
 pub mod ovs;
 mod tap;
 mod user;
