@@ -24,6 +24,7 @@ mod guest;
 #[cfg(test)]
 mod tests;
 
+pub(super) use config::{reverse_zone6, reverse_zones};
 pub use hosts::publish;
 pub use leases::{Lease, leases};
 pub use server::{command, start, stop};

@@ -32,7 +32,8 @@ const LOG_LIMIT: u64 = 1 << 20;
 /// is made.
 pub fn command(spec: &NetworkSpec, dir: &Path) -> Result<(PathBuf, Vec<OsString>)> {
     let host = host_side(spec)?;
-    let program = program()?;
+    // A user's PATH often is without the folders of the administrator's programs.
+    let program = find(&["dnsmasq", "/usr/sbin/dnsmasq"])?;
     let user = user();
     make_folders(dir)?;
     write_config(&dir.join(CONFIG), &config::text(spec, host)?)?;
@@ -120,9 +121,8 @@ pub(super) fn host_side(spec: &NetworkSpec) -> Result<&HostSide> {
     spec.host.as_ref().ok_or_else(|| Error::failed(format!("this host serves nothing on the network `{}`", spec.name)))
 }
 
-fn program() -> Result<PathBuf> {
-    // A user's PATH often is without the folders of the administrator's programs.
-    ["dnsmasq", "/usr/sbin/dnsmasq"].iter().find_map(host::find_program).ok_or_else(|| {
+fn find(names: &[&str]) -> Result<PathBuf> {
+    names.iter().find_map(host::find_program).ok_or_else(|| {
         Error::failed("`dnsmasq` is not installed: it gives guests their names and addresses")
             .hint("install it: `apt install dnsmasq-base`, elsewhere the package `dnsmasq`")
     })
@@ -249,4 +249,54 @@ fn last_words(log: &Path, from: u64) -> Option<String> {
         (!words.is_empty() && words != "FAILED to start up").then(|| words.to_owned())
     };
     text.lines().rev().find_map(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_told_with_its_package() {
+        let error = find(&["no-such-dnsmasq", "/no/such/dnsmasq"]).unwrap_err();
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("dnsmasq-base")), "{error:?}");
+    }
+
+    #[test]
+    fn who_has_a_port() {
+        let listed = "\
+UNCONN 0      0          10.45.0.1:53        0.0.0.0:*    users:((\"named\",pid=7,fd=8))
+UNCONN 0      0      10.44.0.1%vbr0:53       0.0.0.0:*    users:((\"dns masq\",pid=13334,fd=8),(\"x\",pid=1,fd=2))
+UNCONN 0      0               [::]:67             *:*
+";
+        let holder = |address: &str| parse_holder(listed, address.parse().unwrap());
+        assert_eq!(holder("10.44.0.1").as_deref(), Some("dns masq (13334)"));
+        assert_eq!(holder("10.46.0.1"), None);
+        let everywhere = "UNCONN 0 0 0.0.0.0:53 0.0.0.0:* users:((\"unbound\",pid=9,fd=3))\n";
+        assert_eq!(parse_holder(everywhere, Ipv4Addr::LOCALHOST).as_deref(), Some("unbound (9)"));
+    }
+
+    #[test]
+    fn its_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join(LOG);
+        let said = "dnsmasq[4]: started, version 2.90\n";
+        let words = "dnsmasq: failed to create listening socket for 10.44.0.1: Address already in use\n\
+                     dnsmasq[5]: FAILED to start up\n";
+        fs::write(&log, format!("{said}{words}")).unwrap();
+        let expected = "failed to create listening socket for 10.44.0.1: Address already in use";
+        assert_eq!(last_words(&log, said.len() as u64).as_deref(), Some(expected));
+        assert_eq!(last_words(&log, (said.len() + words.len()) as u64), None);
+    }
+
+    #[test]
+    fn a_log_that_is_too_long_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join(LOG);
+        fs::write(&log, "short").unwrap();
+        trim_log(dir.path());
+        assert_eq!(fs::read(&log).unwrap(), b"short");
+        File::create(&log).unwrap().set_len(LOG_LIMIT + 1).unwrap();
+        trim_log(dir.path());
+        assert_eq!(fs::metadata(&log).unwrap().len(), 0);
+    }
 }
