@@ -10,6 +10,7 @@ mod facts;
 #[cfg(feature = "failpoints")]
 mod failpoint;
 mod folder;
+mod folder_lock;
 mod gate;
 mod image_file;
 mod landlock;
@@ -41,6 +42,7 @@ pub use facts::{check_descriptors, descriptor_limit, memory_size};
 #[cfg(feature = "failpoints")]
 pub use failpoint::failpoint;
 pub use folder::{give_folder, hand_over, let_through, make_private, shut_out};
+pub use folder_lock::lock_folder;
 pub use gate::{Gate, Gated, Runner, pass_gate};
 pub use image_file::{free_space, open_image};
 pub use landlock::landlock_version;

@@ -17,10 +17,11 @@
 //! else's does nothing.
 
 mod bridge;
+pub mod dnsmasq;
 pub mod firewall;
 pub mod keep;
+pub mod names;
 pub mod ovs;
-mod standin;
 mod tap;
 mod user;
 mod vhost;
@@ -33,7 +34,6 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
 use ovs::{Ovs, Tag};
-pub use standin::{dnsmasq, names};
 pub use user::free_port;
 
 /// One NIC of one VM, and where its switch is.
