@@ -10,6 +10,7 @@ mod cli;
 mod crash;
 mod e2e;
 mod faults;
+mod firewall;
 mod fixtures;
 mod golden;
 mod layering;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         layering::trials(),
         lifecycle::trials(),
         faults::trials(),
+        firewall::trials(),
         relay::trials(),
         storm::trials(),
         systemd::trials(),
