@@ -10,6 +10,7 @@ mod cli;
 mod crash;
 mod e2e;
 mod faults;
+mod firewall;
 mod fixtures;
 mod golden;
 mod layering;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         lifecycle::trials(),
         network::trials(),
         faults::trials(),
+        firewall::trials(),
         relay::trials(),
         storm::trials(),
         systemd::trials(),
