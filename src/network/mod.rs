@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
-use ovs::{Ovs, Tag};
+use ovs::{Line, Ovs, Tag};
 pub use user::free_port;
 
 /// One NIC of one VM, and where its switch is.
@@ -55,6 +55,11 @@ impl Port<'_> {
     /// Whether the switch has this VM's own port.
     fn is_on_switch(&self) -> Result<bool> {
         Ok(self.ovs.port_owner(&self.name())?.is_some_and(|owner| owner.vm == Some(self.vm)))
+    }
+
+    /// What its port does with frames; `number` is from [`Ovs::guard`].
+    fn line(&self, number: Option<u16>) -> Line {
+        Line { mtu: self.nic.mtu, vlan: self.nic.vlan, number }
     }
 
     fn tag(&self) -> Tag<'_> {
@@ -98,6 +103,8 @@ mod netns;
 #[cfg(test)]
 #[path = "../../tests/fixtures/ovs.rs"]
 mod private_ovs;
+#[cfg(test)]
+mod guard_tests;
 #[cfg(test)]
 mod kept_tests;
 #[cfg(test)]

@@ -30,24 +30,24 @@ pub(super) fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Sen
     }
 }
 
-struct Machine {
-    uuid: Uuid,
-    number: u32,
-    nic: Nic,
+pub(super) struct Machine {
+    pub(super) uuid: Uuid,
+    pub(super) number: u32,
+    pub(super) nic: Nic,
 }
 
 impl Machine {
-    fn new(number: u32, link: Link) -> Self {
+    pub(super) fn new(number: u32, link: Link) -> Self {
         let uuid = Uuid::new_v4();
         let nic = Nic::new(uuid, 0, "main".parse().unwrap(), link);
         Self { uuid, number, nic }
     }
 
-    fn port<'a>(&'a self, ovs: &'a Ovs) -> Port<'a> {
+    pub(super) fn port<'a>(&'a self, ovs: &'a Ovs) -> Port<'a> {
         Port { vm: self.uuid, vm_number: self.number, vm_name: "we\"b, =x", nic: &self.nic, ovs }
     }
 
-    fn driver(&self) -> &'static dyn Driver {
+    pub(super) fn driver(&self) -> &'static dyn Driver {
         driver(&self.nic.link)
     }
 }
@@ -56,7 +56,7 @@ fn vhost(bridge: &str, create: bool) -> Link {
     Link::Vhost { bridge: bridge.into(), create }
 }
 
-fn tap(bridge: &str, switch: Switch, create: bool) -> Link {
+pub(super) fn tap(bridge: &str, switch: Switch, create: bool) -> Link {
     Link::Tap { bridge: bridge.into(), switch, create }
 }
 
@@ -165,7 +165,7 @@ fn a_vhost_port_from_check_to_release() {
         let mut times: Vec<Duration> = (0..10)
             .map(|_| {
                 let start = Instant::now();
-                ovs.add_vhost_port("vsbr0", "v1n0", &first, &port.tag()).unwrap();
+                ovs.add_vhost_port("vsbr0", "v1n0", &first, &port.tag(), port.line(None)).unwrap();
                 let took = start.elapsed();
                 driver.release(&port).unwrap();
                 took
@@ -217,9 +217,9 @@ fn a_switch_that_does_not_act_leaves_nothing_behind() {
     });
 }
 
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 
-fn send(tap: &OwnedFd, header: [u8; HEADER], frame: &[u8]) {
+pub(super) fn send(tap: &OwnedFd, header: [u8; HEADER], frame: &[u8]) {
     let bytes = [&header[..], frame].concat();
     assert_eq!(rustix::io::write(tap, &bytes).unwrap(), bytes.len());
 }
@@ -266,7 +266,7 @@ fn unfinished_datagram() -> ([u8; HEADER], Vec<u8>) {
     ([1, 0, 0, 0, 0, 0, 34, 0, 6, 0, 0, 0], frame([8, 0], &ip))
 }
 
-fn sum(bytes: &[u8]) -> u16 {
+pub(super) fn sum(bytes: &[u8]) -> u16 {
     let total: u32 =
         bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |b| u32::from(*b))).sum();
     let folded = (total & 0xffff) + (total >> 16);
