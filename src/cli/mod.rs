@@ -9,6 +9,7 @@ mod config;
 mod confinement;
 mod doctor;
 mod gate;
+mod guard;
 mod events;
 mod history;
 mod man;

@@ -19,6 +19,7 @@
 mod bridge;
 pub mod keep;
 pub mod ovs;
+mod routes;
 mod standin;
 mod tap;
 mod user;
@@ -32,6 +33,7 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
 use ovs::{Ovs, Tag};
+pub use routes::check_routes;
 pub use standin::{dnsmasq, firewall, names};
 pub use user::free_port;
 
@@ -62,8 +64,8 @@ impl Port<'_> {
 }
 
 pub trait Driver: std::fmt::Debug {
-    /// Whether the bridge is there and of the right kind, before anything is made; makes it when
-    /// the config says `create = true`.
+    /// Whether the bridge is there and of the right kind, before anything is made. One that Virshle
+    /// makes need not be there yet.
     fn check(&self, network: &Name, link: &Link, ovs: &Ovs) -> Result<()>;
     /// Before the hypervisor starts. A tap comes back as a descriptor.
     fn prepare(&self, port: &Port<'_>) -> Result<Option<OwnedFd>>;

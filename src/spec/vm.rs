@@ -45,6 +45,13 @@ impl VmSpec {
     /// The VM's own UEFI variables, in the VM's folder (QEMU only).
     pub const EFI_VARS: &'static str = "efivars.fd";
 
+    /// The number of the VM's guest on its line to this host; 0 to 2 are somebody's already.
+    pub fn cid(vm: Uuid) -> u32 {
+        const HIGH: u32 = 0x4000_0000;
+        let [.., a, b, c, d] = vm.into_bytes();
+        HIGH | (u32::from_be_bytes([a, b, c, d]) & (HIGH - 1))
+    }
+
     /// vhost-user backends map the guest's memory, so it must be shared.
     pub fn needs_shared_memory(&self) -> bool {
         self.nics.iter().any(|nic| matches!(nic.link, Link::Vhost { .. }))

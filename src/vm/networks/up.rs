@@ -211,4 +211,3 @@ pub fn repair(site: &Site, config: Option<&Config>, name: &Name) -> Result<Raise
     let raised = raise(&mut work, record.spec, &server::of(site));
     raised.map_err(|error| error.context(format!("cannot repair network `{name}`")))
 }
-
