@@ -18,6 +18,7 @@
 
 mod bridge;
 pub mod ovs;
+pub mod passt;
 mod tap;
 mod user;
 mod vhost;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
 use ovs::{Ovs, Tag};
-pub use user::free_port;
+pub use user::{check_ports, free_port};
 
 /// One NIC of one VM, and where its switch is.
 #[derive(Debug, Clone, Copy)]

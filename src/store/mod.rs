@@ -22,5 +22,5 @@ pub use find::Selector;
 pub use follow::Follow;
 pub use history::Remembered;
 pub use open::Store;
-pub use record::{Record, Retries, Runtime};
+pub use record::{Helper, Line, Record, Retries, Runtime};
 pub use vms::{Draft, Reserved};

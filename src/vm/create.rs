@@ -52,6 +52,7 @@ pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Pro
             let identity = Identity { uuid: reserved.uuid, number: reserved.number, name: reserved.name.clone() };
             let (given, chosen) = (&reserved.addresses, &request.overrides);
             let mut spec = template::instantiate(&config, template, &identity, &resolved, given, chosen)?;
+            spec.vsock = Some(VmSpec::cid(spec.uuid));
             spec.login = request.users.users.first().map(|user| user.name.clone());
             Ok(spec)
         })?;
