@@ -19,6 +19,7 @@
 mod bridge;
 pub mod keep;
 pub mod ovs;
+pub mod passt;
 mod routes;
 mod standin;
 mod tap;
@@ -35,7 +36,7 @@ use crate::spec::{Link, Name, Nic};
 use ovs::{Ovs, Tag};
 pub use routes::check_routes;
 pub use standin::{dnsmasq, firewall, names};
-pub use user::free_port;
+pub use user::{check_ports, free_port};
 
 /// One NIC of one VM, and where its switch is.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@
 mod exit;
 mod forward;
 mod guard;
+mod helper;
 mod history;
 mod mac;
 mod name;
@@ -21,6 +22,7 @@ mod vm;
 pub use exit::{Exit, Intent};
 pub use forward::{Forward, ForwardError, Protocol};
 pub use guard::{Direction, Guard, PortRange, Rate, RateError, Rule, RuleError, RuleProtocol};
+pub use helper::Serves;
 pub use history::{Actor, Entry, Happening};
 pub use mac::Mac;
 pub use name::{Name, NameError};

@@ -45,11 +45,9 @@ impl VmSpec {
     /// The VM's own UEFI variables, in the VM's folder (QEMU only).
     pub const EFI_VARS: &'static str = "efivars.fd";
 
-    /// The number of the VM's guest on its line to this host; 0 to 2 are somebody's already.
-    pub fn cid(vm: Uuid) -> u32 {
-        const HIGH: u32 = 0x4000_0000;
-        let [.., a, b, c, d] = vm.into_bytes();
-        HIGH | (u32::from_be_bytes([a, b, c, d]) & (HIGH - 1))
+    /// The number of a VM on its line to this host: high enough to be nobody else's by chance.
+    pub fn cid(uuid: Uuid) -> u32 {
+        0x4000_0000 | (uuid.as_u128() as u32 & 0x3fff_ffff)
     }
 
     /// vhost-user backends map the guest's memory, so it must be shared.

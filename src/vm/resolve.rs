@@ -4,6 +4,7 @@ use crate::config::{Accelerator, Config, HypervisorSetting, Template};
 use crate::error::{Error, Result};
 use crate::host::find_program;
 use crate::hypervisor::{self, Choice, Host, Needs, cloud_hypervisor, qemu};
+use crate::network::passt::Passt;
 use crate::spec::{Accel, Boot, HypervisorKind, Link};
 use crate::template::{self, Resolved, Settled};
 
@@ -51,7 +52,8 @@ pub fn resolve(config: &Config, template: &Template) -> Result<(Resolved, Choice
     check_named(config)?;
     let links = links(config, template)?;
     let needs = Needs::of(&links.iter().collect::<Vec<_>>(), template.kernel.is_some());
-    let choice = hypervisor::choose(wanted, accel, &needs, &hosts(config))?;
+    let host = Host { passt: needs.user && Passt::find().program().is_ok(), ..hosts(config) };
+    let choice = hypervisor::choose(wanted, accel, &needs, &host)?;
     let boot = match &template.kernel {
         Some(kernel) => Boot::Kernel {
             kernel: kernel.clone(),
