@@ -31,6 +31,7 @@ mod tap;
 mod unix_sockets;
 mod units;
 mod user;
+mod vsock;
 mod writeback;
 
 pub use access::{Access, Denied, may_access};
@@ -66,4 +67,5 @@ pub use tap::{TapError, open_tap};
 pub use units::{Activity, NETWORK_UNIT, ServiceManager, Unit};
 pub use unix_sockets::{Server, server_state};
 pub use user::{User, actor, caller, group, on_behalf_of};
+pub use vsock::{connect_vsock, open_vhost_vsock};
 pub use writeback::start_writeback;

@@ -22,6 +22,8 @@ pub mod firewall;
 pub mod keep;
 pub mod names;
 pub mod ovs;
+pub mod passt;
+mod routes;
 mod tap;
 mod user;
 mod vhost;
@@ -34,7 +36,8 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
 use ovs::{Line, Ovs, Tag};
-pub use user::free_port;
+pub use routes::check_routes;
+pub use user::{check_ports, free_port};
 
 /// One NIC of one VM, and where its switch is.
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +71,8 @@ impl Port<'_> {
 }
 
 pub trait Driver: std::fmt::Debug {
-    /// Whether the bridge is there and of the right kind, before anything is made; makes it when
-    /// the config says `create = true`.
+    /// Whether the bridge is there and of the right kind, before anything is made. One that Virshle
+    /// makes need not be there yet.
     fn check(&self, network: &Name, link: &Link, ovs: &Ovs) -> Result<()>;
     /// Before the hypervisor starts. A tap comes back as a descriptor.
     fn prepare(&self, port: &Port<'_>) -> Result<Option<OwnedFd>>;

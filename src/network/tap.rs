@@ -22,9 +22,14 @@ pub(super) struct TapPort;
 impl Driver for TapPort {
     fn check(&self, _: &Name, link: &Link, ovs: &Ovs) -> Result<()> {
         let (bridge, switch, create) = link_of(link)?;
+        let there = match switch {
+            Switch::Ovs => ovs.bridge(bridge)?.is_some(),
+            Switch::Bridge => NetDevice::find(bridge).is_ok_and(|device| device.is_some()),
+        };
         match switch {
-            Switch::Ovs => bridge::ovs(ovs, bridge, create, &ovs.tap_datapath()).map(drop),
-            Switch::Bridge => bridge::linux(bridge, create).map(drop),
+            _ if create && !there => Ok(()),
+            Switch::Ovs => bridge::ovs(ovs, bridge, false, &ovs.tap_datapath()).map(drop),
+            Switch::Bridge => bridge::linux(bridge, false).map(drop),
         }
     }
 
@@ -33,8 +38,9 @@ impl Driver for TapPort {
         let name = port.name();
         match switch {
             Switch::Ovs => port.ovs.clear_port(&name, port.vm)?,
-            // The bridge that was made for the VM has ended with the host's last life.
-            Switch::Bridge => bridge::linux(bridge, create).map(drop)?,
+            // The bridge that was made for the VM has ended with the host's last life; one of a
+            // network that we keep is there by now.
+            Switch::Bridge => bridge::linux(bridge, create && port.nic.guard.is_none()).map(drop)?,
         }
         let fd = open_tap(&name).map_err(|error| explain(&name, error))?;
         let device = bring_up(&name, bridge, port.nic.mtu)?;
@@ -67,7 +73,7 @@ impl Driver for TapPort {
                 Ok(true)
             }
             Switch::Bridge => {
-                bridge::linux(bridge, create)?;
+                bridge::linux(bridge, create && port.nic.guard.is_none())?;
                 let device = bring_up(&name, bridge, port.nic.mtu)?;
                 bridge::plug_again(bridge, &device, &name)
             }

@@ -308,7 +308,7 @@ impl Supervisor<'_> {
 }
 
 /// A process that closes its sockets is about to be gone.
-async fn has_ended(process: Handle) -> bool {
+pub(super) async fn has_ended(process: Handle) -> bool {
     const DYING: Duration = Duration::from_millis(500);
     let until = Instant::now() + DYING;
     while process.is_alive() {

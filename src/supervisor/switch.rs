@@ -197,6 +197,7 @@ impl Worker {
         // A supervisor that was killed may have left some.
         let record = self.site.store().and_then(|store| store.get(self.hands.spec.uuid)).ok().flatten();
         self.noted = record.and_then(|record| record.runtime).map(|runtime| runtime.troubles).unwrap_or_default();
+        self.noted.retain(|trouble| self.cares.iter().any(|care| care.port == trouble.port));
         self.note();
         loop {
             let due = self.cares.iter().filter_map(Care::due).min();
@@ -278,7 +279,9 @@ impl Worker {
             }
             store.update(spec.uuid, |record| {
                 if let Some(runtime) = &mut record.runtime {
-                    runtime.troubles.clone_from(&troubles);
+                    // Others are not told by the switch.
+                    runtime.troubles.retain(|trouble| self.cares.iter().all(|care| care.port != trouble.port));
+                    runtime.troubles.extend(troubles.iter().cloned());
                 }
                 Ok(())
             })
