@@ -117,6 +117,7 @@ in
       in
       {
         "virshle-vm@" = unit;
+        "virshle-network@" = unit;
         virshle-shutdown = unit;
         virshle-autostart = unit // {
           wantedBy = [ "multi-user.target" ];
