@@ -334,3 +334,34 @@ fn what_keeps_it_from_serving_is_told() {
         assert!(again.is_alive() && again != server);
     });
 }
+
+#[test]
+fn two_networks_have_one_domain() {
+    with_dnsmasq(|served| {
+        let one = spec();
+        let mut two = spec();
+        (two.name, two.bridge) = ("lab".parse().unwrap(), "vbr1".to_owned());
+        side(&mut two).address = "10.45.0.1/24".parse().unwrap();
+        side(&mut two).address6 = None;
+        side(&mut two).pool = None;
+        make_bridge(&one);
+        make_bridge(&two);
+        let mut other = Served::new();
+        let (web, db) = (host("web", 5), Host { ip: "10.45.0.5".parse().unwrap(), ip6: None, ..host("db", 6) });
+        served.publish(&one, std::slice::from_ref(&web));
+        other.publish(&two, std::slice::from_ref(&db));
+        served.start(&one);
+        other.start(&two);
+        let second = "10.45.0.1".parse().unwrap();
+        assert_eq!(dns(SERVER, "web.vm", A), (0, vec![web.ip.to_string()]));
+        assert_eq!(dns(second, "db.vm", A), (0, vec![db.ip.to_string()]));
+        // Each knows its own, and says so of the others: who asks both finds both.
+        assert_eq!(dns(SERVER, "db.vm", A), (NXDOMAIN, vec![]));
+        // Both hand out addresses, each on its own.
+        for (bridge, port, host) in [("vbr0", "v1", &web), ("vbr1", "v2", &db)] {
+            let guest = Guest::new();
+            guest.plug(bridge, port);
+            assert_eq!(guest.dhcp(&host.mac.to_string()).0, host.ip);
+        }
+    });
+}
