@@ -1,6 +1,7 @@
 //! A real dnsmasq, and guests that ask it.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -156,8 +157,8 @@ fn guests_are_given_their_addresses() {
         // A stranger gets one of the pool, and has no name by it.
         let (given, _) = guest.dhcp("02:ff:00:00:00:01");
         assert!((192..=254).contains(&given.octets()[3]), "{given}");
-        let leases = leases(&served.dir()).unwrap();
-        let mut seen: Vec<_> = leases.iter().map(|lease| (lease.ip, lease.mac, lease.name.as_deref())).collect();
+        let given_out = leases(&served.dir()).unwrap();
+        let mut seen: Vec<_> = given_out.iter().map(|lease| (lease.ip, lease.mac, lease.name.as_deref())).collect();
         seen.sort();
         assert_eq!(
             seen,
@@ -171,15 +172,24 @@ fn guests_are_given_their_addresses() {
         // The address is another VM's by now, though the lease has not ended; the same server tells.
         let heir = Host { ip: web.ip, ip6: web.ip6, ..db };
         served.publish(&spec, std::slice::from_ref(&heir));
-        eventually("the address is free", || leases_of(&served.dir(), web.ip).is_none());
+        let lease = |ip: IpAddr| leases(&served.dir()).unwrap().into_iter().find(|lease| lease.ip == ip);
+        eventually("the address is free", || lease(web.ip.into()).is_none());
+        eventually("and that of IPv6", || lease(web.ip6.unwrap().into()).is_none());
         assert_eq!(guest.dhcp(&heir.mac.to_string()).0, web.ip);
-        assert_eq!(leases_of(&served.dir(), web.ip), Some(heir.mac));
+        assert_eq!(guest.dhcp6(&heir.mac.to_string()), web.ip6);
+        // dnsmasq answers, then writes.
+        eventually("it is noted", || {
+            lease(web.ip.into()).and_then(|lease| lease.mac) == Some(heir.mac)
+                && lease(web.ip6.unwrap().into()).and_then(|lease| lease.name).as_deref() == Some("db")
+        });
         assert!(server.is_alive());
-    });
-}
 
-fn leases_of(dir: &Path, ip: Ipv4Addr) -> Option<Mac> {
-    leases(dir).unwrap().into_iter().find(|lease| lease.ip == IpAddr::V4(ip)).and_then(|lease| lease.mac)
+        // It is not root, and was let through to what it reads: not to list the folders above it.
+        assert_ne!(server.user(), Some(0));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(served.dir.path()), mode(&served.dir())), (0o711, 0o711));
+        assert_eq!(mode(&served.dir().join("dnsmasq.conf")), 0o600);
+    });
 }
 
 #[test]
