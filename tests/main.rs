@@ -10,10 +10,12 @@ mod cli;
 mod crash;
 mod e2e;
 mod faults;
+mod firewall;
 mod fixtures;
 mod golden;
 mod layering;
 mod lifecycle;
+mod network;
 mod relay;
 mod storm;
 mod systemd;
@@ -33,7 +35,9 @@ fn main() -> ExitCode {
         golden::trials(),
         layering::trials(),
         lifecycle::trials(),
+        network::trials(),
         faults::trials(),
+        firewall::trials(),
         relay::trials(),
         storm::trials(),
         systemd::trials(),

@@ -18,8 +18,12 @@
 
 mod bridge;
 pub mod dnsmasq;
+pub mod firewall;
+pub mod keep;
 pub mod names;
 pub mod ovs;
+pub mod passt;
+mod routes;
 mod tap;
 mod user;
 mod vhost;
@@ -31,8 +35,9 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
-use ovs::{Ovs, Tag};
-pub use user::free_port;
+use ovs::{Line, Ovs, Tag};
+pub use routes::check_routes;
+pub use user::{check_ports, free_port};
 
 /// One NIC of one VM, and where its switch is.
 #[derive(Debug, Clone, Copy)]
@@ -55,14 +60,19 @@ impl Port<'_> {
         Ok(self.ovs.port_owner(&self.name())?.is_some_and(|owner| owner.vm == Some(self.vm)))
     }
 
+    /// What its port does with frames; `number` is from [`Ovs::guard`].
+    fn line(&self, number: Option<u16>) -> Line {
+        Line { mtu: self.nic.mtu, vlan: self.nic.vlan, number }
+    }
+
     fn tag(&self) -> Tag<'_> {
         Tag { vm: self.vm, vm_name: self.vm_name, mac: self.nic.mac }
     }
 }
 
 pub trait Driver: std::fmt::Debug {
-    /// Whether the bridge is there and of the right kind, before anything is made; makes it when
-    /// the config says `create = true`.
+    /// Whether the bridge is there and of the right kind, before anything is made. One that Virshle
+    /// makes need not be there yet.
     fn check(&self, network: &Name, link: &Link, ovs: &Ovs) -> Result<()>;
     /// Before the hypervisor starts. A tap comes back as a descriptor.
     fn prepare(&self, port: &Port<'_>) -> Result<Option<OwnedFd>>;
@@ -96,5 +106,9 @@ mod netns;
 #[cfg(test)]
 #[path = "../../tests/fixtures/ovs.rs"]
 mod private_ovs;
+#[cfg(test)]
+mod guard_tests;
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod tests;

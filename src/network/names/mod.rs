@@ -58,6 +58,15 @@ pub fn announce(spec: &NetworkSpec) -> Result<How> {
     Ok(How::HostsFile(HOSTS.into()))
 }
 
+/// How names become known, without telling anybody.
+pub fn how(spec: &NetworkSpec) -> How {
+    match &spec.host {
+        None => How::Nothing,
+        Some(_) if resolved::is_used() => How::Resolved,
+        Some(_) => How::HostsFile(HOSTS.into()),
+    }
+}
+
 /// Takes back what [`announce`] told systemd-resolved. Lines in a hosts file are [`write_hosts`]'s,
 /// with none of them.
 pub fn withdraw(spec: &NetworkSpec) -> Result<()> {
