@@ -27,7 +27,7 @@ pub fn publish(spec: &NetworkSpec, dir: &Path, hosts: &[Host], server: Option<Ha
     let stale = fill(dir, HOSTS, names)? | fill(dir, DHCP, addresses)?;
     let Some(server) = server else { return Ok(()) };
     if side.dhcp {
-        release::conflicting(side, dir, hosts)?;
+        release::conflicting(spec, side, dir, hosts)?;
     }
     if stale {
         let failed = || format!("cannot tell dnsmasq of the network `{}` to look again", spec.name);

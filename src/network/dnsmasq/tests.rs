@@ -1,6 +1,7 @@
 //! A real dnsmasq, and guests that ask it.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -156,8 +157,8 @@ fn guests_are_given_their_addresses() {
         // A stranger gets one of the pool, and has no name by it.
         let (given, _) = guest.dhcp("02:ff:00:00:00:01");
         assert!((192..=254).contains(&given.octets()[3]), "{given}");
-        let leases = leases(&served.dir()).unwrap();
-        let mut seen: Vec<_> = leases.iter().map(|lease| (lease.ip, lease.mac, lease.name.as_deref())).collect();
+        let given_out = leases(&served.dir()).unwrap();
+        let mut seen: Vec<_> = given_out.iter().map(|lease| (lease.ip, lease.mac, lease.name.as_deref())).collect();
         seen.sort();
         assert_eq!(
             seen,
@@ -171,15 +172,24 @@ fn guests_are_given_their_addresses() {
         // The address is another VM's by now, though the lease has not ended; the same server tells.
         let heir = Host { ip: web.ip, ip6: web.ip6, ..db };
         served.publish(&spec, std::slice::from_ref(&heir));
-        eventually("the address is free", || leases_of(&served.dir(), web.ip).is_none());
+        let lease = |ip: IpAddr| leases(&served.dir()).unwrap().into_iter().find(|lease| lease.ip == ip);
+        eventually("the address is free", || lease(web.ip.into()).is_none());
+        eventually("and that of IPv6", || lease(web.ip6.unwrap().into()).is_none());
         assert_eq!(guest.dhcp(&heir.mac.to_string()).0, web.ip);
-        assert_eq!(leases_of(&served.dir(), web.ip), Some(heir.mac));
+        assert_eq!(guest.dhcp6(&heir.mac.to_string()), web.ip6);
+        // dnsmasq answers, then writes.
+        eventually("it is noted", || {
+            lease(web.ip.into()).and_then(|lease| lease.mac) == Some(heir.mac)
+                && lease(web.ip6.unwrap().into()).and_then(|lease| lease.name).as_deref() == Some("db")
+        });
         assert!(server.is_alive());
-    });
-}
 
-fn leases_of(dir: &Path, ip: Ipv4Addr) -> Option<Mac> {
-    leases(dir).unwrap().into_iter().find(|lease| lease.ip == IpAddr::V4(ip)).and_then(|lease| lease.mac)
+        // It is not root, and was let through to what it reads: not to list the folders above it.
+        assert_ne!(server.user(), Some(0));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(served.dir.path()), mode(&served.dir())), (0o711, 0o711));
+        assert_eq!(mode(&served.dir().join("dnsmasq.conf")), 0o600);
+    });
 }
 
 #[test]
@@ -332,5 +342,36 @@ fn what_keeps_it_from_serving_is_told() {
         stop(server).unwrap();
         let again = served.start(&spec);
         assert!(again.is_alive() && again != server);
+    });
+}
+
+#[test]
+fn two_networks_have_one_domain() {
+    with_dnsmasq(|served| {
+        let one = spec();
+        let mut two = spec();
+        (two.name, two.bridge) = ("lab".parse().unwrap(), "vbr1".to_owned());
+        side(&mut two).address = "10.45.0.1/24".parse().unwrap();
+        side(&mut two).address6 = None;
+        side(&mut two).pool = None;
+        make_bridge(&one);
+        make_bridge(&two);
+        let mut other = Served::new();
+        let (web, db) = (host("web", 5), Host { ip: "10.45.0.5".parse().unwrap(), ip6: None, ..host("db", 6) });
+        served.publish(&one, std::slice::from_ref(&web));
+        other.publish(&two, std::slice::from_ref(&db));
+        served.start(&one);
+        other.start(&two);
+        let second = "10.45.0.1".parse().unwrap();
+        assert_eq!(dns(SERVER, "web.vm", A), (0, vec![web.ip.to_string()]));
+        assert_eq!(dns(second, "db.vm", A), (0, vec![db.ip.to_string()]));
+        // Each knows its own, and says so of the others: who asks both finds both.
+        assert_eq!(dns(SERVER, "db.vm", A), (NXDOMAIN, vec![]));
+        // Both hand out addresses, each on its own.
+        for (bridge, port, host) in [("vbr0", "v1", &web), ("vbr1", "v2", &db)] {
+            let guest = Guest::new();
+            guest.plug(bridge, port);
+            assert_eq!(guest.dhcp(&host.mac.to_string()).0, host.ip);
+        }
     });
 }

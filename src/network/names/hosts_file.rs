@@ -243,6 +243,57 @@ mod tests {
         assert_eq!(new.metadata().unwrap().mode() & 0o777, 0o644);
     }
 
+    /// Mounts of its own, which end with the thread; the error is the reason to skip.
+    #[allow(unsafe_code)]
+    fn with_own_mounts(test: impl FnOnce() + Send) -> Result<(), String> {
+        use crate::host::Program;
+        use rustix::thread::{UnshareFlags, unshare_unsafe};
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                // SAFETY: descriptors stay shared; no other thread sees this one's mounts or folder.
+                unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.map_err(|error| error.to_string())?;
+                let private = Program::new("mount").args(["--make-rprivate", "/"]).run();
+                private.map_err(|error| error.to_string())?;
+                test();
+                Ok(())
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    #[test]
+    fn a_file_that_is_a_mount_and_one_that_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, folder) = (dir.path().join("hosts"), dir.path().join("read-only"));
+        fs::write(&file, "127.0.0.1 localhost\n").unwrap();
+        fs::create_dir(&folder).unwrap();
+        let owner = Path::new("/var/lib/virshle");
+        let lines = [("10.44.0.5".parse().unwrap(), "web.vm".to_owned())];
+        let done = with_own_mounts(|| {
+            let mount = |args: &[&str], at: &Path| {
+                crate::host::Program::new("mount").args(args).arg(at).run().unwrap();
+            };
+            mount(&["--bind", file.to_str().unwrap()], &file);
+            write_hosts(&file, owner, &lines).unwrap();
+            assert!(fs::read_to_string(&file).unwrap().contains("\n10.44.0.5 web.vm\n"));
+            write_hosts(&file, owner, &[]).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), "127.0.0.1 localhost\n");
+
+            mount(&["-t", "tmpfs", "tmpfs"], &folder);
+            fs::write(folder.join("hosts"), "127.0.0.1 localhost\n").unwrap();
+            mount(&["-o", "remount,ro"], &folder);
+            symlink("read-only/hosts", dir.path().join("link")).unwrap();
+            let error = write_hosts(&dir.path().join("link"), owner, &lines).unwrap_err();
+            let chain = error.chain().join(": ");
+            assert!(chain.contains("link` leads to `") && chain.contains("cannot be written to"), "{chain}");
+            assert!(error.hint_text().is_some_and(|hint| hint.contains("hosts-file")), "{error:?}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "nothing is left beside them");
+        });
+        if let Err(reason) = done {
+            eprintln!("skipped: mounts of its own need root ({reason})");
+        }
+    }
+
     #[test]
     fn many_owners_at_once() {
         let dir = tempfile::tempdir().unwrap();
