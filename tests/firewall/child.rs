@@ -1,5 +1,6 @@
 //! This test binary as a process that works on the firewall: one that can be killed, with a `PATH`
 //! of its own.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A child speaks to its test.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
