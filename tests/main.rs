@@ -26,6 +26,9 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
+    if let Some(code) = firewall::as_a_child() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     // Two cores, and several tests that boot a guest: more at once only makes each slower.
     arguments.test_threads = arguments.test_threads.or(Some(2));

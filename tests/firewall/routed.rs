@@ -166,7 +166,7 @@ fn networks_apart() -> Outcome {
         let ports: Vec<_> = guests.iter().map(|guest| &guest.port).chain([&dark_neighbour.port]).collect();
         apply(&all, &ports);
         // The host's own servers.
-        [53, 80].into_iter().for_each(lab::serve);
+        [53, 67, 80, 547].into_iter().for_each(lab::serve);
 
         let reaches = |from: usize, to: usize| guests[from].node.reaches(&guests[to].ip(), &guests[to].ip6());
         let (one, two, open, dark) = (0, 1, 2, 3);
@@ -203,6 +203,7 @@ fn networks_apart() -> Outcome {
             assert_eq!(guest.tcp(&format!("{host}:80")), None, "{host}");
             assert_eq!(guest.udp(&format!("{host}:80")), None, "{host}");
         }
+        assert!(guest.udp("10.47.0.1:67").is_some() && guest.udp("[fd00:47::1]:547").is_some(), "DHCP");
         for host in ["10.44.0.1:53", "198.51.1.1:53", "[2001:db8:1::1]:53"] {
             assert_eq!(guest.udp(host), None, "{host}: not its network's address");
         }
