@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::kept_tests::network;
 use super::ovs::Ovs;
 use super::private_ovs::PrivateOvs;
-use super::tests::{HEADER, Machine, send, sum, tap, with_switch};
+use super::tests::{HEADER, Machine, send, sum, tap, with_switch_beside};
 use crate::host::Program;
 use crate::spec::{Address, Guard, Mac, NetworkSpec, Switch};
 
@@ -209,7 +209,7 @@ fn flows(switch: &PrivateOvs, command: &str) -> String {
 
 #[test]
 fn a_guest_is_who_it_says() {
-    with_switch(false, |switch, ovs| {
+    with_switch_beside(|switch, ovs| {
         let lan = network("lan", None);
         ovs.make_network(&lan).unwrap();
         let guest = Guest::new(ovs, 5, &lan, Guard::default());
@@ -290,7 +290,7 @@ fn rules(allow: &[&str], deny: &[&str]) -> Guard {
 
 #[test]
 fn rules_say_who_may_begin() {
-    with_switch(false, |_, ovs| {
+    with_switch_beside(|_, ovs| {
         let lan = network("lan", None);
         ovs.make_network(&lan).unwrap();
         let guest = Guest::new(ovs, 5, &lan, rules(&["tcp/22-24 from 10.44.0.0/24"], &["tcp/23", "out udp/53"]));
@@ -351,7 +351,7 @@ fn rules_say_who_may_begin() {
 
 #[test]
 fn a_rate_is_kept_both_ways() {
-    with_switch(false, |switch, ovs| {
+    with_switch_beside(|switch, ovs| {
         let lan = network("lan", None);
         ovs.make_network(&lan).unwrap();
         let slow = Guard { rate: Some("1Mbit".parse().unwrap()), ..open() };
@@ -387,7 +387,7 @@ fn a_rate_is_kept_both_ways() {
 
 #[test]
 fn networks_on_one_bridge_do_not_meet() {
-    with_switch(false, |_, ovs| {
+    with_switch_beside(|_, ovs| {
         let (lan, web) = (network("lan", None), network("web", Some(20)));
         ovs.make_network(&lan).unwrap();
         ovs.make_network(&web).unwrap();
@@ -438,15 +438,26 @@ fn answers(guest: &Guest) -> bool {
 
 #[test]
 fn a_switch_that_starts_anew_moves_nothing_unguarded() {
-    with_switch(false, |switch, ovs| {
+    with_switch_beside(|switch, ovs| {
         let lan = network("lan", None);
         ovs.make_network(&lan).unwrap();
         let guest = Guest::new(ovs, 5, &lan, Guard::default());
         let other = Guest::new(ovs, 6, &lan, Guard::default());
         let lie = ether(EVERYBODY, guest.mac(), ARP, &arp(2, guest.mac(), other.ip(), guest.ip()));
         assert_eq!(guest.sends(&other, std::slice::from_ref(&lie)), [false]);
-        switch.kill_switch();
-        switch.start_switch().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let anew = ovs.started_anew("vsbr0");
+            let soon = tokio::time::timeout(Duration::from_millis(300), async { std::future::pending::<()>().await });
+            tokio::pin!(anew);
+            tokio::select! {
+                () = &mut anew => panic!("it still runs"),
+                _ = soon => {}
+            }
+            switch.kill_switch();
+            switch.start_switch().unwrap();
+            tokio::time::timeout(Duration::from_secs(10), anew).await.expect("it is told");
+        });
         assert!(!flows(switch, "dump-flows").contains("actions="), "it has forgotten all");
         let hello = guest.hello();
         guest.send(&hello);
