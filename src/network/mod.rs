@@ -10,6 +10,9 @@
 //! A bridge that is to be made when it is missing is made at each of them: one of Linux ends with the
 //! host. Between `connect` and `release`, [`Driver::restore`] puts back what somebody took away.
 //!
+//! On a bridge of Open vSwitch that Virshle keeps ([`Ovs::make_network`]) a port has a guard
+//! ([`Ovs::guard`]), which is in the switch before the port is. `restore` puts back a guard too.
+//!
 //! Ports are named `v<number>n<index>` and carry their VM in `external_ids`, so that one left
 //! behind is found. Every call is idempotent: `prepare` takes over a port of the same VM that an
 //! earlier life left, and refuses one that is somebody else's; `connect` leaves a working port of

@@ -61,7 +61,7 @@ impl Machine {
     }
 }
 
-fn vhost(bridge: &str, create: bool) -> Link {
+pub(super) fn vhost(bridge: &str, create: bool) -> Link {
     Link::Vhost { bridge: bridge.into(), create }
 }
 

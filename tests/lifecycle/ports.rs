@@ -182,9 +182,7 @@ fn a_guard_is_put_back_into_its_switch(stage: &Stage) -> Outcome {
                 stage.world.v(["vm", "pause", "a"]).ok();
                 stage.world.v(["vm", "resume", "a"]).ok();
             }
-            let since = std::time::Instant::now();
             eventually("its guard is back", LIMIT, || flows() == guarded);
-            eprintln!("supervised: {supervised}, the guard is back after {:?}", since.elapsed());
             eventually("all is well", LIMIT, || ailments(stage).is_empty());
         }
         cut(stage);
