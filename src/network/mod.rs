@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
-use ovs::{Line, Ovs, Tag};
+use ovs::{Ovs, Tag};
 pub use user::free_port;
 
 /// One NIC of one VM, and where its switch is.
@@ -57,8 +57,8 @@ impl Port<'_> {
     }
 
     /// What its port does with frames; `number` is from [`Ovs::guard`].
-    fn line(&self, number: Option<u16>) -> Line {
-        Line { mtu: self.nic.mtu, vlan: self.nic.vlan, number }
+    fn line(&self, number: Option<u16>) -> ovs::Line {
+        ovs::Line { mtu: self.nic.mtu, vlan: self.nic.vlan, number }
     }
 
     fn tag(&self) -> Tag<'_> {
