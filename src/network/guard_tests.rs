@@ -10,7 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::kept_tests::network;
 use super::ovs::Ovs;
 use super::private_ovs::PrivateOvs;
-use super::tests::{HEADER, Machine, send, sum, tap, with_switch};
+use super::tests::{HEADER, Machine, row, send, sum, tap, vhost, with_switch, with_switch_beside};
+use crate::error::Kind;
 use crate::host::Program;
 use crate::spec::{Address, Guard, Mac, NetworkSpec, Switch};
 
@@ -209,7 +210,7 @@ fn flows(switch: &PrivateOvs, command: &str) -> String {
 
 #[test]
 fn a_guest_is_who_it_says() {
-    with_switch(false, |switch, ovs| {
+    with_switch_beside(|switch, ovs| {
         let lan = network("lan", None);
         ovs.make_network(&lan).unwrap();
         let guest = Guest::new(ovs, 5, &lan, Guard::default());
@@ -290,7 +291,7 @@ fn rules(allow: &[&str], deny: &[&str]) -> Guard {
 
 #[test]
 fn rules_say_who_may_begin() {
-    with_switch(false, |_, ovs| {
+    with_switch_beside(|_, ovs| {
         let lan = network("lan", None);
         ovs.make_network(&lan).unwrap();
         let guest = Guest::new(ovs, 5, &lan, rules(&["tcp/22-24 from 10.44.0.0/24"], &["tcp/23", "out udp/53"]));
@@ -351,7 +352,7 @@ fn rules_say_who_may_begin() {
 
 #[test]
 fn a_rate_is_kept_both_ways() {
-    with_switch(false, |switch, ovs| {
+    with_switch_beside(|switch, ovs| {
         let lan = network("lan", None);
         ovs.make_network(&lan).unwrap();
         let slow = Guard { rate: Some("1Mbit".parse().unwrap()), ..open() };
@@ -387,7 +388,7 @@ fn a_rate_is_kept_both_ways() {
 
 #[test]
 fn networks_on_one_bridge_do_not_meet() {
-    with_switch(false, |_, ovs| {
+    with_switch_beside(|_, ovs| {
         let (lan, web) = (network("lan", None), network("web", Some(20)));
         ovs.make_network(&lan).unwrap();
         ovs.make_network(&web).unwrap();
@@ -438,15 +439,26 @@ fn answers(guest: &Guest) -> bool {
 
 #[test]
 fn a_switch_that_starts_anew_moves_nothing_unguarded() {
-    with_switch(false, |switch, ovs| {
+    with_switch_beside(|switch, ovs| {
         let lan = network("lan", None);
         ovs.make_network(&lan).unwrap();
         let guest = Guest::new(ovs, 5, &lan, Guard::default());
         let other = Guest::new(ovs, 6, &lan, Guard::default());
         let lie = ether(EVERYBODY, guest.mac(), ARP, &arp(2, guest.mac(), other.ip(), guest.ip()));
         assert_eq!(guest.sends(&other, std::slice::from_ref(&lie)), [false]);
-        switch.kill_switch();
-        switch.start_switch().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let anew = ovs.started_anew("vsbr0");
+            let soon = tokio::time::timeout(Duration::from_millis(300), async { std::future::pending::<()>().await });
+            tokio::pin!(anew);
+            tokio::select! {
+                () = &mut anew => panic!("it still runs"),
+                _ = soon => {}
+            }
+            switch.kill_switch();
+            switch.start_switch().unwrap();
+            tokio::time::timeout(Duration::from_secs(10), anew).await.expect("it is told");
+        });
         assert!(!flows(switch, "dump-flows").contains("actions="), "it has forgotten all");
         let hello = guest.hello();
         guest.send(&hello);
@@ -471,5 +483,55 @@ fn a_switch_that_starts_anew_moves_nothing_unguarded() {
         }
         assert_eq!(ovs.bridge_is_ours("vsbr0").unwrap(), Some(true));
         assert_eq!(guest.sends(&other, std::slice::from_ref(&lie)), [false]);
+    });
+}
+
+#[test]
+fn a_vhost_port_takes_the_same_guard() {
+    with_switch(true, |switch, ovs| {
+        let lan = NetworkSpec { mtu: Some(1400), ..network("lan", Some(20)) };
+        let mut vm = Machine::new(1, vhost("vsbr0", false));
+        let socket = switch.dir.join("n0.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let connect = |vm: &Machine| {
+            vm.driver().prepare(&vm.port(ovs)).unwrap();
+            let since = Instant::now();
+            vm.driver().connect(&vm.port(ovs), &socket).unwrap();
+            since.elapsed()
+        };
+        ovs.make_network(&lan).unwrap();
+        let without = connect(&vm);
+        assert_eq!(row(switch, "Port", "v1n0", "tag"), "[]", "as ever");
+        vm.nic.guard = Some(rules(&["tcp/22"], &[]));
+        vm.nic.mtu = lan.mtu;
+        vm.nic.vlan = lan.vlan;
+        let with = connect(&vm);
+        eprintln!("connected in {without:?}, with a guard in {with:?}");
+        let rows = [
+            ("Interface", "ofport", "8200"),
+            ("Interface", "mtu_request", "1400"),
+            ("Port", "tag", "20"),
+            ("Port", "external_ids:virshle-guard", "\"8200\""),
+        ];
+        for (table, column, value) in rows {
+            assert_eq!(row(switch, table, "v1n0", column), value, "{column}");
+        }
+        let count = |switch: &PrivateOvs| {
+            flows(switch, "dump-flows").matches("in_port=v1n0").count()
+                + flows(switch, "dump-flows").matches("in_port=8200").count()
+        };
+        let guarded = count(switch);
+        assert!(guarded > 5, "{guarded}");
+        let before = row(switch, "Interface", "v1n0", "_uuid");
+        assert!(!vm.driver().restore(&vm.port(ovs), &socket).unwrap());
+        assert_eq!(row(switch, "Interface", "v1n0", "_uuid"), before, "the guest's link is not cut for it");
+        assert_eq!(count(switch), guarded);
+
+        let error = ovs.clone().for_state(Path::new("/elsewhere")).guard("vsbr0", "v1n0", vm.uuid, 1, &vm.nic);
+        assert_eq!(error.unwrap_err().kind(), Kind::Refused, "the bridge is not theirs");
+        let far = Ovs::new(Some("tcp:127.0.0.1:1".into())).for_state(Path::new("/x"));
+        far.guard("vsbr0", "v1n0", vm.uuid, 1, &vm.nic).unwrap_err();
+        vm.driver().release(&vm.port(ovs)).unwrap();
+        assert_eq!(count(switch), 0);
     });
 }

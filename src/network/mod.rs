@@ -10,6 +10,9 @@
 //! A bridge that is to be made when it is missing is made at each of them: one of Linux ends with the
 //! host. Between `connect` and `release`, [`Driver::restore`] puts back what somebody took away.
 //!
+//! On a bridge of Open vSwitch that Virshle keeps ([`Ovs::make_network`]) a port has a guard
+//! ([`Ovs::guard`]), which is in the switch before the port is. `restore` puts back a guard too.
+//!
 //! Ports are named `v<number>n<index>` and carry their VM in `external_ids`, so that one left
 //! behind is found. Every call is idempotent: `prepare` takes over a port of the same VM that an
 //! earlier life left, and refuses one that is somebody else's; `connect` leaves a working port of
@@ -35,7 +38,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
-use ovs::{Line, Ovs, Tag};
+use ovs::{Ovs, Tag};
 pub use routes::check_routes;
 pub use user::{check_ports, free_port};
 
@@ -61,8 +64,8 @@ impl Port<'_> {
     }
 
     /// What its port does with frames; `number` is from [`Ovs::guard`].
-    fn line(&self, number: Option<u16>) -> Line {
-        Line { mtu: self.nic.mtu, vlan: self.nic.vlan, number }
+    fn line(&self, number: Option<u16>) -> ovs::Line {
+        ovs::Line { mtu: self.nic.mtu, vlan: self.nic.vlan, number }
     }
 
     fn tag(&self) -> Tag<'_> {

@@ -20,8 +20,17 @@ use crate::spec::{Link, Nic, Switch};
 
 /// Runs it in a namespace with a switch of its own, or says why not.
 pub(super) fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
+    with(|| PrivateOvs::start(dpdk), test);
+}
+
+/// The same without DPDK, beside others.
+pub(super) fn with_switch_beside(test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
+    with(|| PrivateOvs::start_beside("kept"), test);
+}
+
+fn with(start: impl FnOnce() -> Result<PrivateOvs, String> + Send, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
     let done = in_private_network(|| {
-        let switch = PrivateOvs::start(dpdk)?;
+        let switch = start()?;
         test(&switch, &Ovs::new(Some(switch.db.clone())).for_state(Path::new("/var/lib/we \"b, =x")));
         Ok(())
     });
@@ -52,7 +61,7 @@ impl Machine {
     }
 }
 
-fn vhost(bridge: &str, create: bool) -> Link {
+pub(super) fn vhost(bridge: &str, create: bool) -> Link {
     Link::Vhost { bridge: bridge.into(), create }
 }
 
