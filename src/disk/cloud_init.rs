@@ -100,13 +100,13 @@ fn ethernet(nic: &Nic) -> Value {
     addresses.extend(address.ip6.map(IpNet::V6));
     entry.insert("addresses".into(), json!(addresses));
     if address.ip6.is_some() {
-        // All of it is here. Renderers before 24.1 that do not know the word take a router's
-        // advertisement too, which says the same.
+        // All of it is here. Renderers that do not know the word for a static address (networkd
+        // before 24.1) take the router's advertisement too, which says the same.
         entry.insert("accept-ra".into(), false.into());
     }
     // Not `default`: cloud-init's own renderers before 23.1 do not know the word, and `gateway4` is
-    // deprecated. IPv4 is first: those that can write one route only (networkd before 23.1) take
-    // the first one's family, and have IPv6's from the advertisement.
+    // deprecated. They make `::/64` of `::/0` too, and their guests have IPv6's default route from
+    // the advertisement. One that can write a single route only takes the first one's family: IPv4.
     let route = |to: &str, via: IpAddr| json!({ "to": to, "via": via });
     let mut routes = Vec::new();
     routes.extend(address.gateway.map(|gateway| route("0.0.0.0/0", gateway.into())));
