@@ -17,8 +17,11 @@
 //! else's does nothing.
 
 mod bridge;
+pub mod keep;
 pub mod ovs;
 pub mod passt;
+mod routes;
+mod standin;
 mod tap;
 mod user;
 mod vhost;
@@ -31,6 +34,8 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
 use ovs::{Ovs, Tag};
+pub use routes::check_routes;
+pub use standin::{dnsmasq, firewall, names};
 pub use user::{check_ports, free_port};
 
 /// One NIC of one VM, and where its switch is.
@@ -60,8 +65,8 @@ impl Port<'_> {
 }
 
 pub trait Driver: std::fmt::Debug {
-    /// Whether the bridge is there and of the right kind, before anything is made; makes it when
-    /// the config says `create = true`.
+    /// Whether the bridge is there and of the right kind, before anything is made. One that Virshle
+    /// makes need not be there yet.
     fn check(&self, network: &Name, link: &Link, ovs: &Ovs) -> Result<()>;
     /// Before the hypervisor starts. A tap comes back as a descriptor.
     fn prepare(&self, port: &Port<'_>) -> Result<Option<OwnedFd>>;
@@ -95,5 +100,7 @@ mod netns;
 #[cfg(test)]
 #[path = "../../tests/fixtures/ovs.rs"]
 mod private_ovs;
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod tests;

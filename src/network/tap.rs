@@ -22,9 +22,14 @@ pub(super) struct TapPort;
 impl Driver for TapPort {
     fn check(&self, _: &Name, link: &Link, ovs: &Ovs) -> Result<()> {
         let (bridge, switch, create) = link_of(link)?;
+        let there = match switch {
+            Switch::Ovs => ovs.bridge(bridge)?.is_some(),
+            Switch::Bridge => NetDevice::find(bridge).is_ok_and(|device| device.is_some()),
+        };
         match switch {
-            Switch::Ovs => bridge::ovs(ovs, bridge, create, &ovs.tap_datapath()).map(drop),
-            Switch::Bridge => bridge::linux(bridge, create).map(drop),
+            _ if create && !there => Ok(()),
+            Switch::Ovs => bridge::ovs(ovs, bridge, false, &ovs.tap_datapath()).map(drop),
+            Switch::Bridge => bridge::linux(bridge, false).map(drop),
         }
     }
 

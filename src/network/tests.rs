@@ -19,7 +19,7 @@ use crate::host::NetDevice;
 use crate::spec::{Link, Nic, Switch};
 
 /// Runs it in a namespace with a switch of its own, or says why not.
-fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
+pub(super) fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
     let done = in_private_network(|| {
         let switch = PrivateOvs::start(dpdk)?;
         test(&switch, &Ovs::new(Some(switch.db.clone())).for_state(Path::new("/var/lib/we \"b, =x")));
@@ -74,7 +74,7 @@ fn is_connected(listener: &UnixListener) -> bool {
     false
 }
 
-fn row(switch: &PrivateOvs, table: &str, port: &str, column: &str) -> String {
+pub(super) fn row(switch: &PrivateOvs, table: &str, port: &str, column: &str) -> String {
     switch.vsctl(&["get", table, port, column]).unwrap().trim().to_owned()
 }
 
@@ -95,6 +95,8 @@ fn a_vhost_port_from_check_to_release() {
         assert!(error.message().contains("needs `netdev`"), "{error:?}");
         let creating = Machine::new(3, vhost("vsbr0", true));
         creating.driver().check(&creating.nic.network, &creating.nic.link, ovs).unwrap();
+        assert_eq!(ovs.bridge("vsbr0").unwrap(), None, "a look makes nothing");
+        super::bridge::ovs(ovs, "vsbr0", true, &Datapath::Netdev).unwrap();
         driver.check(&port.nic.network, &port.nic.link, port.ovs).unwrap();
         assert_eq!(ovs.bridge("vsbr0").unwrap().unwrap().datapath, Datapath::Netdev);
 
@@ -403,6 +405,8 @@ fn taps_on_a_linux_bridge() {
         for vm in &machines {
             vm.driver().check(&vm.nic.network, &vm.nic.link, &ovs).unwrap();
         }
+        assert!(NetDevice::find("br7").unwrap().is_none(), "a look makes nothing");
+        super::bridge::linux("br7", true).unwrap();
         NetDevice::find("br7").unwrap().unwrap().set_mtu(1400).unwrap();
         let [a, b] = machines.each_ref().map(|vm| vm.driver().prepare(&vm.port(&ovs)).unwrap().unwrap());
         assert_eq!(NetDevice::find("v1n0").unwrap().unwrap().mtu().unwrap(), 1400, "the bridge's MTU");

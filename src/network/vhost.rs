@@ -23,7 +23,10 @@ impl Driver for Vhost {
             let message = format!("the network `{network}` needs Open vSwitch with DPDK, which is off");
             return Err(Error::failed(message).hint(hint));
         }
-        let found = bridge::ovs(ovs, name, create, &Datapath::Netdev)?;
+        if create && ovs.bridge(name)?.is_none() {
+            return Ok(());
+        }
+        let found = bridge::ovs(ovs, name, false, &Datapath::Netdev)?;
         if found.datapath != Datapath::Netdev {
             return Err(Error::failed(format!(
                 "the bridge `{name}` has the datapath `{}`, and a vhost port needs `netdev`",

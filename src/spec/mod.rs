@@ -26,7 +26,7 @@ pub use helper::Serves;
 pub use history::{Actor, Entry, Happening};
 pub use mac::Mac;
 pub use name::{Name, NameError};
-pub use network::{Address, Datapath, HostSide, NetworkSpec, Subnet};
+pub use network::{Address, Datapath, HostSide, NetworkSpec, Subnet, ip6_of};
 pub use policy::{Autostart, Limits, Policy, Restart};
 pub use port::{Ailment, PortTrouble};
 pub use progress::{Progress, Verb};

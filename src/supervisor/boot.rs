@@ -100,6 +100,7 @@ pub(super) async fn boot(
         true => Some(network::free_port(vm::preferred_ssh(spec))?),
         false => None,
     };
+    steps.step("networks", || vm::networks::ensure(site, spec))?;
     let taps = steps.step("ports", || ports.prepare())?;
     let vsock = vm::line(spec);
     if spec.vsock.is_some() && vsock.is_none() {

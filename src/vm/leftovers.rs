@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::Site;
 use super::site::remove_tree;
+use super::{Site, networks};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Lock, LockError};
 use crate::network::{self, Port, ovs::Ovs};
@@ -46,6 +46,7 @@ pub(super) fn end_unseen(site: &Site, store: &mut Store, spec: &VmSpec, exit: Op
         }
         Ok(cut)
     })?;
+    networks::settle_after(site, spec);
     told(store, spec, cut, "cleared away")
 }
 

@@ -23,6 +23,7 @@ mod create;
 mod delete;
 mod launch;
 mod leftovers;
+pub mod networks;
 mod observe;
 mod reach;
 mod ready;

@@ -6,7 +6,7 @@ use crate::host::find_program;
 use crate::hypervisor::{self, Choice, Host, Needs, cloud_hypervisor, qemu};
 use crate::network::passt::Passt;
 use crate::spec::{Accel, Boot, HypervisorKind, Link};
-use crate::template::{self, Resolved};
+use crate::template::{self, Resolved, Settled};
 
 /// The hypervisors of this host, with the programs the config names.
 pub fn hosts(config: &Config) -> Host {
@@ -31,7 +31,10 @@ fn check_named(config: &Config) -> Result<()> {
 
 /// How each NIC of a template meets its network.
 pub fn links(config: &Config, template: &Template) -> Result<Vec<Link>> {
-    Ok(template::nics(config, template)?.into_iter().map(|nic| nic.link).collect())
+    Ok(template::nics(config, template, &mut |network| Ok(Settled::by_config(network)))?
+        .into_iter()
+        .map(|nic| nic.link)
+        .collect())
 }
 
 /// Decides, once, at create; start finds it in the spec.

@@ -184,11 +184,15 @@ fn ssh_is_the_callers() -> Outcome {
     drop(store);
     club.stage.world.prepend_path(&programs);
     let ssh = club.v(["vm", "ssh", "far", "--", "uptime"]).fails(7, &[]);
-    assert!(ssh.stdout.starts_with("65534: -p 2222 "), "{ssh:?}");
+    assert!(ssh.stdout.starts_with("65534: -o ProxyCommand=/"), "by the guest's line: {ssh:?}");
+    assert!(ssh.stdout.contains(" vm ssh-proxy -- '"), "{ssh:?}");
     let known_hosts = club.world().home().join(".local/share/virshle/known_hosts");
     assert!(ssh.stdout.contains(&known_hosts.display().to_string()), "{ssh:?}");
-    assert!(ssh.stdout.contains("-l tester") && ssh.stdout.ends_with(" 127.0.0.1 uptime\n"), "{ssh:?}");
+    assert!(ssh.stdout.contains("-l tester") && ssh.stdout.ends_with(" vm/far uptime\n"), "{ssh:?}");
     assert!(known_hosts.is_dir());
+    let config = club.v(["ssh-config"]).ok().stdout;
+    assert!(config.contains("Host vm/far\n    User tester\n"), "{config}");
+    assert!(config.contains(&known_hosts.display().to_string()), "{config}");
     club.close();
     Ok(())
 }
