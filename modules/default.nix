@@ -75,6 +75,10 @@ in
         cfg.package
         pkgs.cloud-hypervisor
         pkgs.qemu_kvm
+        # Networks: bridges, the firewall, names and addresses.
+        pkgs.iproute2
+        pkgs.nftables
+        pkgs.dnsmasq
       ]
       ++ lib.optional pkgs.stdenv.hostPlatform.isx86_64 pkgs.OVMF-cloud-hypervisor.fd;
 

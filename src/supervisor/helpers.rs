@@ -8,6 +8,7 @@
 //! That is told in the log and in the history, and a NIC's is a trouble of its port.
 
 use std::future::{Future, poll_fn};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -15,14 +16,15 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::time::timeout;
 
-use super::ports::appears;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{Child, Gate, Spawn};
+use crate::host::{Child, Gate, Server, Spawn, server_state};
 use crate::hypervisor::{Helper as Plan, LaunchLog};
 use crate::spec::{Serves, VmSpec};
 use crate::store::Helper;
 use crate::vm::{Site, Steps};
 
+/// How often a helper that starts is looked at.
+const POLL: Duration = Duration::from_millis(3);
 /// After SIGKILL only a process stuck in the kernel takes longer.
 const KILLED: Duration = Duration::from_secs(10);
 
@@ -119,14 +121,31 @@ impl Helpers {
     }
 }
 
+/// Waits for a server. The socket's file is there a moment before anybody listens.
+async fn is_served(socket: &Path, until: Instant) -> bool {
+    loop {
+        match server_state(socket) {
+            Ok(Server::Listening | Server::Connected) => return true,
+            Ok(Server::Deaf) => {}
+            // A kernel that does not say how a socket stands.
+            Err(_) if socket.exists() => return true,
+            Err(_) => {}
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 /// Waits until it can be connected to.
 async fn listens(plan: &Plan, child: &Child, log: &LaunchLog, until: Instant) -> Result<()> {
     let name = plan.serves.program();
     let error = tokio::select! {
         biased;
-        there = appears(&plan.socket, until) => match there {
-            Ok(()) => return Ok(()),
-            Err(_) => Error::failed(format!("`{name}` does not listen on `{}`", plan.socket.display())),
+        there = is_served(&plan.socket, until) => match there {
+            true => return Ok(()),
+            false => Error::failed(format!("`{name}` does not listen on `{}`", plan.socket.display())),
         },
         _ = child.wait() => Error::failed(format!("`{name}` ended while it was starting")),
     };
