@@ -8,12 +8,16 @@ mod completions;
 mod config;
 mod confinement;
 mod doctor;
+mod door;
 mod gate;
+mod guard;
 mod events;
 mod history;
 mod man;
+mod network;
 mod relay;
 mod repair;
+mod ssh_config;
 mod supervise;
 mod table;
 mod template;
@@ -64,12 +68,16 @@ enum Command {
     /// Templates of the config file
     #[command(subcommand, arg_required_else_help = true)]
     Template(template::Command),
+    /// Networks that VMs are plugged into
+    #[command(subcommand, arg_required_else_help = true)]
+    Network(network::Command),
     /// The config file
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
     Events(events::Events),
     Doctor(doctor::Doctor),
     Repair(repair::Repair),
+    SshConfig(ssh_config::SshConfig),
     Completions(completions::Completions),
     Man(man::Man),
     Units(units::Units),
@@ -128,10 +136,12 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
     match cli.command {
         Command::Vm(command) => vm::run(command, &site, ui),
         Command::Template(command) => template::run(command, &site, ui),
+        Command::Network(command) => network::run(command, &site, ui),
         Command::Config(command) => config::run(command, &site, ui),
         Command::Events(events) => events.run(&site, ui),
         Command::Doctor(doctor) => doctor.run(&site, ui),
         Command::Repair(repair) => repair.run(&site, ui),
+        Command::SshConfig(command) => command.run(&site, ui),
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),
         Command::Units(units) => units.run(ui),

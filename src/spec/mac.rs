@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,17 @@ impl Mac {
         let mut bytes = [id[0], id[1], id[2], id[3], id[4], id[5].wrapping_add(index)];
         bytes[0] = (bytes[0] & 0b1111_1100) | 0b10;
         Self(bytes)
+    }
+
+    /// Whether one device can have it: it is neither a group's nor all zeros.
+    pub fn is_of_a_device(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+
+    /// The IPv6 address that a device of this MAC gives itself on its link (EUI-64).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0.map(u16::from);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 0b10) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
     }
 }
 
@@ -97,6 +109,19 @@ mod tests {
         for mac in macs {
             assert_eq!(mac.0[0] & 0b11, 0b10, "{mac}");
             assert_eq!(mac.to_string().parse(), Ok(mac));
+        }
+    }
+
+    #[test]
+    fn what_one_device_can_have() {
+        let rows = [
+            ("02:00:00:00:00:01", true),
+            ("00:00:00:00:00:00", false),
+            ("01:00:5e:00:00:01", false),
+            ("ff:ff:ff:ff:ff:ff", false),
+        ];
+        for (text, right) in rows {
+            assert_eq!(text.parse::<Mac>().unwrap().is_of_a_device(), right, "{text}");
         }
     }
 

@@ -290,6 +290,7 @@ impl Supervisor<'_> {
         let next = steps.closing("ended", || {
             store.update(self.spec.uuid, |record| Ok(again::settle(record, end.exit.clone(), end.intent, now, us)?))
         })?;
+        vm::networks::settle_after(self.site, self.spec);
         tell_giving_up(&mut store, self.spec, &next);
         Ok(next)
     }
@@ -307,7 +308,7 @@ impl Supervisor<'_> {
 }
 
 /// A process that closes its sockets is about to be gone.
-async fn has_ended(process: Handle) -> bool {
+pub(super) async fn has_ended(process: Handle) -> bool {
     const DYING: Duration = Duration::from_millis(500);
     let until = Instant::now() + DYING;
     while process.is_alive() {
