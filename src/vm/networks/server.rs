@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::hosts::hosts;
+use super::step::step;
 use super::work::Work;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{self, Activity, Handle, Unit};
+use crate::host::{self, Activity, Gate, Handle, Unit};
 use crate::network::dnsmasq;
 use crate::spec::Name;
 use crate::vm::{Site, unit};
@@ -40,17 +41,28 @@ pub(super) fn run(work: &mut Work<'_>, name: &Name, server: &Server) -> Result<b
     }
     let dir = work.site.network_run(name);
     dnsmasq::publish(&record.spec, &dir, &hosts(&record.spec, &work.store.list()?), None)?;
-    let handle = match server {
-        Server::Process => dnsmasq::start(&record.spec, &dir)?,
-        Server::Unit => start_unit(name)?,
-        Server::Itself => us,
+    let store = &mut work.store;
+    let mut note = |handle| {
+        step("up", "server noted", || {
+            store.update_network(name, |record| {
+                record.server = Some(handle);
+                Ok(())
+            })
+        })
     };
-    work.store.update_network(name, |record| {
-        record.server = Some(handle);
-        Ok(())
-    })?;
+    match server {
+        Server::Process => {
+            let gate = Gate { program: OURSELVES.into(), runner: None };
+            dnsmasq::start_noted(&record.spec, &dir, &gate, note)?;
+        }
+        Server::Unit => note(start_unit(name)?)?,
+        Server::Itself => note(us)?,
+    }
     Ok(true)
 }
+
+/// This very program, also after it was replaced on the disk.
+const OURSELVES: &str = "/proc/self/exe";
 
 fn start_unit(name: &Name) -> Result<Handle> {
     let unit = Unit::of_network(name.as_str());
