@@ -7,10 +7,11 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use super::lan::{LAN, ip, on_a_host, ruleset, snapshot};
+use crate::fixtures::ovs::PrivateOvs;
 use crate::fixtures::payload::{self, Variant};
 use crate::lifecycle::{Stage, template};
 use crate::trials;
-use crate::world::{Outcome, World, eventually};
+use crate::world::{Outcome, World, eventually, need_program};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -19,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         a_forward_that_is_taken_is_refused,
         names_follow_the_vms,
         a_hosts_file_has_the_names_of_two_networks_of_one_domain,
+        a_network_on_open_vswitch,
     ]
 }
 
@@ -162,5 +164,31 @@ fn a_hosts_file_has_the_names_of_two_networks_of_one_domain() -> Outcome {
         assert_eq!(text(), with(&[&web]));
         world.v(["network", "down", "--all"]).ok();
         assert_eq!(text(), "127.0.0.1 localhost\n");
+    })
+}
+
+fn a_network_on_open_vswitch() -> Outcome {
+    need_program("ovs-vswitchd")?;
+    let stage = Stage::either()?;
+    let world = &stage.world;
+    on_a_host(world, || {
+        let ovs = PrivateOvs::start_beside("network").expect("a switch");
+        let kernel = payload::build(world.dir(), Variant::Button).expect("the payload is built");
+        let lan = LAN.replace("\"bridge\"\n", "\"ovs\"\n");
+        stage.config(&format!("{}[[template.vm.net]]\nname = \"lan\"\ntype = \"tap\"\n{lan}", template("ta", &kernel)));
+        let config = fs::read_to_string(world.config_file()).expect("the config");
+        world.config(&config.replacen("[node]\n", &format!("[node]\novs-db = \"{}\"\n", ovs.db), 1));
+        let before = snapshot();
+        stage.create("ta", "a");
+        stage.start("a");
+        assert_eq!(world.network("lan")["state"], "up");
+        assert_eq!(ovs.vsctl(&["list-ports", "vtest0"]).expect("ports").trim(), "v1n0");
+        assert!(ip("-brief address show dev vtest0").contains("10.44.0.1/24"));
+        world.v(["network", "down", "lan"]).fails(4, &["`a`"]);
+        world.v(["vm", "stop", "a"]).ok();
+        world.v(["network", "down", "lan"]).ok();
+        assert_eq!(ovs.vsctl(&["list-br"]).expect("bridges").trim(), "");
+        before.still_holds("down");
+        world.assert_no_network();
     })
 }

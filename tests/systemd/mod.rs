@@ -2,6 +2,7 @@
 
 mod guest;
 mod names;
+mod network;
 
 use std::fs;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = trials![a_vm_is_a_unit, vms_start_and_stop_with_the_host, a_replaced_program_keeps_the_guests];
     trials.extend(guest::trials());
     trials.extend(names::trials());
+    trials.extend(network::trials());
     trials
 }
 

@@ -98,9 +98,22 @@ pub(super) fn stop(site: &Site, name: &Name, handle: Option<Handle>) -> Result<(
     }
 }
 
-/// What the main process of a network's unit becomes.
+/// Notes this process as the server that it is about to become.
+pub(super) fn note_itself(work: &mut Work<'_>, name: &Name) -> Result<()> {
+    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    work.store.update_network(name, |record| {
+        record.server = Some(us);
+        Ok(())
+    })
+}
+
+/// What the main process of a network's unit becomes; nothing where another process serves already.
 pub(super) fn command(work: &Work<'_>, name: &Name) -> Result<Option<(PathBuf, Vec<OsString>)>> {
     match work.store.network(name)? {
+        Some(record) if record.server != Handle::current().ok() => {
+            tracing::warn!(network = %name, "another process serves it already");
+            Ok(None)
+        }
         Some(record) if record.spec.host.is_some() => {
             dnsmasq::command(&record.spec, &work.site.network_run(name)).map(Some)
         }
