@@ -11,7 +11,7 @@ use crate::fixtures::ovs::PrivateOvs;
 use crate::fixtures::payload::{self, Variant};
 use crate::lifecycle::{Stage, template};
 use crate::trials;
-use crate::world::{Outcome, eventually, need_program};
+use crate::world::{Outcome, World, eventually, need_program};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         a_bridge_is_put_back_under_a_guest,
         a_forward_that_is_taken_is_refused,
         names_follow_the_vms,
+        a_hosts_file_has_the_names_of_two_networks_of_one_domain,
         a_network_on_open_vswitch,
     ]
 }
@@ -127,6 +128,42 @@ fn names_follow_the_vms() -> Outcome {
         assert!(published().contains("second.vm"), "{}", published());
         world.v(["vm", "delete", "renamed"]).ok();
         assert!(!published().contains("renamed"), "{}", published());
+    })
+}
+
+fn a_hosts_file_has_the_names_of_two_networks_of_one_domain() -> Outcome {
+    let world = World::new();
+    let file = world.file("hosts", "127.0.0.1 localhost\n");
+    let mut config = format!("[node]\nhosts-file = {file:?}\n{LAN}{}", LAN.replace("lan", "lab").replace("44", "45"))
+        .replace("vtest0\"\nsubnet = \"10.45", "vtest1\"\nsubnet = \"10.45");
+    for network in ["lan", "lab"] {
+        config += &template(network, &world.image("kernel", 1));
+        config += &format!("[[template.vm.net]]\nname = \"{network}\"\n");
+    }
+    world.config(&config);
+    on_a_host(&world, || {
+        world.v(["network", "up", "--all"]).ok();
+        world.v(["vm", "create", "-t", "lan", "-n", "web"]).ok();
+        world.v(["vm", "create", "-t", "lab", "-n", "db"]).ok();
+        let named = |network: &str, line: &str| {
+            let prefix = world.network(network)["subnet6"].as_str().expect("a prefix").replace("/64", "2");
+            format!("{line}\n{prefix} {}\n", line.split_once(' ').expect("a name").1)
+        };
+        let (web, db) = (named("lan", "10.44.0.2 web.vm"), named("lab", "10.45.0.2 db.vm"));
+        let state = world.state();
+        let with = |lines: &[&str]| {
+            let state = state.display();
+            format!("127.0.0.1 localhost\n# BEGIN virshle {state}\n{}# END virshle {state}\n", lines.concat())
+        };
+        let text = || fs::read_to_string(&file).expect("the file");
+        assert!([with(&[&web, &db]), with(&[&db, &web])].contains(&text()), "{}", text());
+        world.v(["network", "down", "lan"]).ok();
+        assert_eq!(text(), with(&[&db]));
+        world.v(["network", "up", "lan"]).ok();
+        world.v(["vm", "delete", "db"]).ok();
+        assert_eq!(text(), with(&[&web]));
+        world.v(["network", "down", "--all"]).ok();
+        assert_eq!(text(), "127.0.0.1 localhost\n");
     })
 }
 

@@ -56,6 +56,8 @@ impl Up {
 fn as_unit(site: &Site, views: &[networks::View]) -> Result<()> {
     let failed = || "cannot become the network's name server".to_owned();
     host::serve_manager().or_failed(failed)?;
+    // Whoever changes a name tells the server, which this process may not be yet: it will look then.
+    host::ignore_hangup();
     let mut server = None;
     for view in views {
         server = networks::up_as_unit(site, &view.name)?;

@@ -24,16 +24,32 @@ pub fn publish(spec: &NetworkSpec, dir: &Path, hosts: &[Host], server: Option<Ha
     let file = |host: &Host| format!("{}.{}", host.vm, host.nic);
     let names = hosts.iter().map(|host| (file(host), names(side, host))).collect();
     let addresses = hosts.iter().filter(|_| side.dhcp).map(|host| (file(host), addresses(side, host))).collect();
-    let stale = fill(dir, HOSTS, names)? | fill(dir, DHCP, addresses)?;
-    let Some(server) = server else { return Ok(()) };
-    if side.dhcp {
-        release::conflicting(spec, side, dir, hosts)?;
+    fill(dir, HOSTS, names)?;
+    fill(dir, DHCP, addresses)?;
+    if let Some(server) = server {
+        if side.dhcp {
+            release::conflicting(spec, side, dir, hosts)?;
+        }
+        if is_stale(dir) {
+            let failed = || format!("cannot tell dnsmasq of the network `{}` to look again", spec.name);
+            server.signal(Signal::HUP).or_failed(failed)?;
+        }
     }
-    if stale {
-        let failed = || format!("cannot tell dnsmasq of the network `{}` to look again", spec.name);
-        server.signal(Signal::HUP).or_failed(failed)?;
+    match fs::remove_file(dir.join(NEW).join(STALE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).or_failed(|| format!("cannot remove `{}`", dir.join(NEW).join(STALE).display()))
+        }
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// Empty, and there from before a file is changed or taken away until dnsmasq was told: one who is
+/// killed in between leaves it to the next. An address that was not given up here would be refused
+/// to its new owner.
+const STALE: &str = "stale";
+
+fn is_stale(dir: &Path) -> bool {
+    dir.join(NEW).join(STALE).exists()
 }
 
 fn names(side: &HostSide, host: &Host) -> String {
@@ -47,12 +63,15 @@ fn addresses(side: &HostSide, host: &Host) -> String {
     format!("{},{},{ip6}{}\n", host.mac, host.ip, host.name)
 }
 
-/// Makes the folder hold these files and no others. `true`: one was changed, or taken away, which
-/// dnsmasq does not see by itself.
-fn fill(dir: &Path, folder: &str, mut wanted: BTreeMap<String, String>) -> Result<bool> {
+/// Makes the folder hold these files and no others. If one is changed, or taken away, which dnsmasq
+/// does not see by itself, that is [noted](STALE).
+fn fill(dir: &Path, folder: &str, mut wanted: BTreeMap<String, String>) -> Result<()> {
     let path = dir.join(folder);
     let failed = |doing: &str, name: &std::ffi::OsStr| format!("cannot {doing} `{}`", path.join(name).display());
-    let mut stale = false;
+    let note = || {
+        let note = dir.join(NEW).join(STALE);
+        fs::write(&note, "").or_failed(|| format!("cannot write `{}`", note.display()))
+    };
     let entries = fs::read_dir(&path).or_failed(|| format!("cannot list `{}`", path.display()))?;
     for entry in entries {
         let name = entry.or_failed(|| format!("cannot list `{}`", path.display()))?.file_name();
@@ -61,9 +80,9 @@ fn fill(dir: &Path, folder: &str, mut wanted: BTreeMap<String, String>) -> Resul
             Some(text) if fs::read(path.join(&name)).is_ok_and(|there| there == text.as_bytes()) => {
                 name.to_str().map(|name| wanted.remove(name));
             }
-            Some(_) => stale = true,
+            Some(_) => note()?,
             None => {
-                stale = true;
+                note()?;
                 fs::remove_file(path.join(&name)).or_failed(|| failed("remove", &name))?;
             }
         }
@@ -71,7 +90,7 @@ fn fill(dir: &Path, folder: &str, mut wanted: BTreeMap<String, String>) -> Resul
     for (name, text) in wanted {
         put(dir, &path.join(&name), &text).or_failed(|| failed("write", name.as_ref()))?;
     }
-    Ok(stale)
+    Ok(())
 }
 
 /// The file is whole when it gets its name, which is when dnsmasq reads it. Not synced: a host that
@@ -86,16 +105,20 @@ fn put(dir: &Path, target: &Path, text: &str) -> io::Result<()> {
     // Whatever the caller's umask is.
     file.set_permissions(PermissionsExt::from_mode(0o644))?;
     file.write_all(text.as_bytes())?;
+    // Closed under its new name it would be read twice.
+    drop(file);
     fs::rename(&partial, target)
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::{Duration, Instant};
 
     use uuid::Uuid;
 
     use super::*;
+    use crate::host::{ExitStatus, Spawn};
     use crate::spec::{Mac, Switch};
 
     fn spec(dhcp: bool) -> NetworkSpec {
@@ -167,14 +190,39 @@ mod tests {
     fn only_what_was_served_needs_a_signal() {
         let dir = tempfile::tempdir().unwrap();
         make_folders(dir.path()).unwrap();
-        let fill = |files: &[(&str, &str)]| {
+        let is_stale_after = |files: &[(&str, &str)]| {
+            let _ = fs::remove_file(dir.path().join(NEW).join(STALE));
             let files = files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-            fill(dir.path(), HOSTS, files).unwrap()
+            fill(dir.path(), HOSTS, files).unwrap();
+            is_stale(dir.path())
         };
-        assert!(!fill(&[("a", "1")]));
-        assert!(!fill(&[("a", "1"), ("b", "1")]), "a new one is seen");
-        assert!(!fill(&[("a", "1"), ("b", "1")]));
-        assert!(fill(&[("a", "2"), ("b", "1")]));
-        assert!(fill(&[("a", "2")]));
+        assert!(!is_stale_after(&[("a", "1")]));
+        assert!(!is_stale_after(&[("a", "1"), ("b", "1")]), "a new one is seen");
+        assert!(!is_stale_after(&[("a", "1"), ("b", "1")]));
+        assert!(is_stale_after(&[("a", "2"), ("b", "1")]));
+        assert!(is_stale_after(&[("a", "2")]));
+    }
+
+    #[test]
+    fn a_signal_that_was_not_sent_is_sent_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        // Any program that SIGHUP ends.
+        let stand_in = Spawn::new("/bin/sleep").args(["60"]).start().unwrap();
+        let server = stand_in.handle();
+        let web = [host("web", 5)];
+        publish(&spec(false), dir.path(), &web, Some(server)).unwrap();
+        assert_eq!(stand_in.try_wait().unwrap(), None, "nothing was served before");
+        // Killed before it could tell.
+        fill(dir.path(), HOSTS, BTreeMap::new()).unwrap();
+        publish(&spec(false), dir.path(), &[], Some(server)).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let ended = loop {
+            match stand_in.try_wait().unwrap() {
+                None if Instant::now() < deadline => crate::host::pause(Duration::from_millis(5)),
+                ended => break ended,
+            }
+        };
+        assert_eq!(ended, Some(ExitStatus::Signal(1)));
+        assert!(!is_stale(dir.path()));
     }
 }

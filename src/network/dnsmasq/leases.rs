@@ -9,9 +9,10 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::host::Timestamp;
+use crate::host::{self, Timestamp};
 use crate::spec::Mac;
 
 /// An address that a guest was given when it asked.
@@ -48,10 +49,28 @@ pub fn leases(dir: &Path) -> Result<Vec<Lease>> {
 
 pub(super) fn noted(dir: &Path) -> Result<Noted> {
     let path = dir.join(super::server::LEASES);
-    match std::fs::read(&path) {
+    match read_settled(&path) {
         Ok(bytes) => Ok(parse(&String::from_utf8_lossy(&bytes))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Noted::default()),
         Err(error) => Err(Error::failed(format!("cannot read `{}`", path.display())).source(error)),
+    }
+}
+
+/// dnsmasq empties the file, and writes it anew from its beginning: it is whole when it ends with a
+/// line, and has done so for a moment. In the worst case it is what is there.
+fn read_settled(path: &Path) -> io::Result<Vec<u8>> {
+    const MOMENT: Duration = Duration::from_millis(20);
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        let before = path.metadata()?.modified()?;
+        let bytes = std::fs::read(path)?;
+        let age = host::now().duration_since(Timestamp::try_from(before).map_err(io::Error::other)?);
+        let is_whole = bytes.is_empty() || bytes.ends_with(b"\n");
+        let is_settled = age.unsigned_abs() >= MOMENT && path.metadata()?.modified()? == before;
+        if is_whole && is_settled || Instant::now() >= deadline {
+            return Ok(bytes);
+        }
+        host::pause(MOMENT / 4);
     }
 }
 
@@ -98,6 +117,8 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -137,6 +158,23 @@ mod tests {
         );
         assert_eq!(noted.server.as_deref().map(<[u8]>::len), Some(14));
         assert_eq!(noted.leases[2].client6, Some(Client6 { iaid: 16_777_223, duid: vec![0, 1, 0xff] }));
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(super::super::server::LEASES);
+        let lines: String = (2..200).map(|n| format!("0 02:00:00:00:00:07 10.44.0.{n} * *\n")).collect();
+        let (first, rest) = lines.split_at(lines.len() / 2 + 3);
+        std::fs::write(&path, first).unwrap();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| leases(dir.path()).unwrap().len());
+            std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(rest.as_bytes()).unwrap();
+            assert_eq!(reader.join().unwrap(), 198);
+        });
+        // One that stays as it is: what is in it.
+        std::fs::write(&path, first).unwrap();
+        assert_eq!(leases(dir.path()).unwrap().len(), first.lines().count() - 1);
     }
 
     #[test]

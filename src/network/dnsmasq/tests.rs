@@ -89,6 +89,10 @@ impl Served {
         self.dir.path().join("run/virshle/net/main")
     }
 
+    fn file(&self, folder: &str, host: &Host) -> String {
+        self.dir().join(folder).join(format!("{}.{}", host.vm, host.nic)).display().to_string()
+    }
+
     fn start(&mut self, spec: &NetworkSpec) -> Handle {
         let handle = start(spec, &self.dir()).unwrap_or_else(|error| panic!("{:?}", error.chain()));
         self.handle = Some(handle);
@@ -284,6 +288,9 @@ fn names_come_and_go_without_a_restart() {
 
         served.publish(&spec, &[web.clone(), db.clone()]);
         eventually("a new one", || ask("db.vm", A) == own(&db));
+        let log = std::fs::read_to_string(served.dir().join("dnsmasq.log")).unwrap();
+        let read = log.lines().filter(|line| line.contains(&format!("read {}", served.file("hosts", &db))));
+        assert_eq!(read.count(), 1, "once: {log}");
         let shop = Host { name: "shop".parse().unwrap(), ..web.clone() };
         served.publish(&spec, &[shop.clone(), db.clone()]);
         eventually("renamed", || ask("shop.vm", A) == own(&shop) && ask("web.vm", A) == none);

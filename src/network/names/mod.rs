@@ -5,7 +5,9 @@
 //! else                          ──► a block of lines in a hosts file ([`write_hosts`])
 //! ```
 //!
-//! Several networks may have one domain: systemd-resolved asks all of their servers.
+//! Several networks may have one domain: systemd-resolved asks all of their servers, and takes the
+//! first answer that is an address. It asks none on a link without a carrier, which is a Linux bridge
+//! that no VM runs on: there, names lead nowhere until one does, and nobody would answer at them.
 
 mod hosts_file;
 mod resolved;
@@ -46,16 +48,11 @@ const HOSTS: &str = "/etc/hosts";
 /// Makes this host find the names of a network that is up. Asked again after the network's
 /// interface was made anew, which makes systemd-resolved forget it.
 pub fn announce(spec: &NetworkSpec) -> Result<How> {
-    let Some(host) = &spec.host else { return Ok(How::Nothing) };
-    if resolved::is_used() {
-        match resolved::announce(&spec.device(), host) {
-            Ok(()) => return Ok(How::Resolved),
-            Err(error) => {
-                tracing::warn!(network = %spec.name, error = %error.chain().join(": "), "names go into a file instead");
-            }
-        }
+    let how = how(spec);
+    if let (How::Resolved, Some(host)) = (&how, &spec.host) {
+        resolved::announce(&spec.device(), host)?;
     }
-    Ok(How::HostsFile(HOSTS.into()))
+    Ok(how)
 }
 
 /// How names become known, without telling anybody.

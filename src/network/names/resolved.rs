@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use crate::error::{OrFailed, Result};
-use crate::host::{NetDevice, Program};
+use crate::host::{self, NetDevice, Program};
 use crate::network::dnsmasq::{reverse_zone6, reverse_zones};
 use crate::spec::HostSide;
 
@@ -34,8 +35,15 @@ fn is_asked(resolv_conf: &str, nsswitch: &str) -> bool {
     resolv_conf.lines().map(words).any(stub) || nsswitch.lines().any(module)
 }
 
-pub(super) fn announce(device: &str, host: &HostSide) -> Result<()> {
-    commands(device, host).into_iter().try_for_each(run)
+/// It may hear of a new interface later than we do, and refuses what it is told of one until then.
+pub(super) fn announce(device: &str, side: &HostSide) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        match commands(device, side).into_iter().try_for_each(run) {
+            Err(_) if Instant::now() < deadline => host::pause(Duration::from_millis(50)),
+            told => return told,
+        }
+    }
 }
 
 pub(super) fn withdraw(device: &str) -> Result<()> {
