@@ -2,10 +2,14 @@
 //! its UEFI firmware, reached by ssh, shut down in order. Slow, and the proof of the whole.
 
 mod clean_stop;
+mod line;
+mod network;
 mod user_network;
 mod vhost_network;
 
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,7 +19,7 @@ use crate::fixtures::guest::{Guest, guest};
 use crate::world::{Skip, World, exercised, need_program, run};
 
 pub fn trials() -> Vec<Trial> {
-    [user_network::trials(), vhost_network::trials()].into_iter().flatten().collect()
+    [user_network::trials(), vhost_network::trials(), network::trials(), line::trials()].into_iter().flatten().collect()
 }
 
 /// Under emulation on two cores, with other tests beside it.
@@ -48,6 +52,18 @@ impl Stage {
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "test \"it's\" $(id)", "-f"]).arg(&key);
         run(keygen, Duration::from_secs(20)).ok();
         Ok(Self { world, guest, key })
+    }
+
+    /// The guest's kernel and initrd where a QEMU of another user, who reads no more than nobody may, finds them.
+    pub fn for_others(&self) -> (PathBuf, PathBuf) {
+        fs::set_permissions(self.world.dir(), Permissions::from_mode(0o711)).expect("others pass through");
+        let public = |file: &Path| {
+            let copy = self.world.dir().join(file.file_name().expect("a name"));
+            fs::copy(file, &copy).expect("a copy");
+            fs::set_permissions(&copy, Permissions::from_mode(0o644)).expect("everybody may read it");
+            copy
+        };
+        (public(&self.guest.kernel), public(&self.guest.initrd))
     }
 
     pub fn kill_supervisor(&self, name: &str, signal: rustix::process::Signal) {

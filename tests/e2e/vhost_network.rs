@@ -1,7 +1,4 @@
-use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
@@ -32,15 +29,8 @@ fn a_guest_on_a_real_switch() -> Outcome {
     run(ip, std::time::Duration::from_secs(10)).ok();
 
     let world = &stage.world;
-    // Root makes the port; QEMU runs as nobody, and reads no more than nobody may.
-    fs::set_permissions(world.dir(), Permissions::from_mode(0o711)).expect("others pass through");
-    let public = |file: &Path| {
-        let copy = world.dir().join(file.file_name().expect("a name"));
-        fs::copy(file, &copy).expect("a copy");
-        fs::set_permissions(&copy, Permissions::from_mode(0o644)).expect("everybody may read it");
-        copy
-    };
-    let (kernel, initrd) = (public(&stage.guest.kernel), public(&stage.guest.initrd));
+    // Root makes the port; QEMU runs as nobody.
+    let (kernel, initrd) = stage.for_others();
     // The kernel is handed over directly: the other test boots by the firmware.
     world.config(&format!(
         "[node]\nhypervisor = \"qemu\"\naccel = \"tcg\"\nuser = \"nobody\"\novs-db = \"{}\"\n\
