@@ -61,3 +61,21 @@ pub(super) fn template_names() -> ArgValueCandidates {
             .collect()
     })
 }
+
+/// The names of the networks.
+pub(super) fn network_names() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        if let Some(rows) = rows(["network", "ls", "-o", "json"]) {
+            let kind = |row: &serde_json::Value| row["type"].as_str().unwrap_or_default().to_owned();
+            return rows.iter().filter_map(|row| candidate(row, kind)).collect();
+        }
+        let config = site().and_then(|site| site.config().ok());
+        let networks = config.map(|config| config.networks).unwrap_or_default();
+        networks
+            .into_iter()
+            .map(|network| {
+                CompletionCandidate::new(network.name.as_str()).help(Some(network.kind.as_str().to_owned().into()))
+            })
+            .collect()
+    })
+}

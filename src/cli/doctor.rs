@@ -8,7 +8,7 @@ use super::colour::Tone;
 use super::confinement;
 use super::table::{Cell, Table};
 use super::ui::{Format, Ui, count};
-use crate::config::Config;
+use crate::config::{Config, Keeping, Network, NetworkKind};
 use crate::error::{Error, Result};
 use crate::host::{self, Mode, ServiceManager, find_program};
 use crate::hypervisor::{Host, Kvm, cloud_hypervisor, qemu};
@@ -171,10 +171,36 @@ fn examine(site: &Site, by_member: bool) -> Vec<Finding> {
             ),
         }
     }
+    if let Some(config) = &config {
+        networks(&mut add, config);
+    }
     service_manager(&mut add, site, config.as_ref());
     storage(&mut add, site);
     left_overs(&mut add, site);
     found
+}
+
+/// What brings the networks up that Virshle keeps.
+fn networks(add: &mut Add<'_>, config: &Config) {
+    let kept = || config.networks.iter().filter(|network| network.keeping() != Keeping::Theirs);
+    let served = kept().any(Network::is_served);
+    let bridges = kept().any(|network| network.kind == NetworkKind::Bridge);
+    for (program, package, why, wanted) in [
+        ("ip", "iproute2", "bridges and addresses of networks", kept().next().is_some()),
+        ("nft", "nftables", "the firewall of networks", served || bridges),
+        ("dnsmasq", "dnsmasq-base or dnsmasq", "names and addresses on networks", served),
+    ] {
+        match find_program(program) {
+            _ if !wanted => {}
+            Some(path) => add(program, Health::Ok, path.display().to_string(), None),
+            None => add(
+                program,
+                Health::Missing,
+                format!("not on PATH ({why})"),
+                Some(&format!("install the package {package}")),
+            ),
+        }
+    }
 }
 
 pub(super) type Add<'a> = dyn FnMut(&'static str, Health, String, Option<&str>) + 'a;

@@ -12,6 +12,7 @@ mod gate;
 mod events;
 mod history;
 mod man;
+mod network;
 mod relay;
 mod repair;
 mod supervise;
@@ -64,6 +65,9 @@ enum Command {
     /// Templates of the config file
     #[command(subcommand, arg_required_else_help = true)]
     Template(template::Command),
+    /// Networks that VMs are plugged into
+    #[command(subcommand, arg_required_else_help = true)]
+    Network(network::Command),
     /// The config file
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
@@ -128,6 +132,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
     match cli.command {
         Command::Vm(command) => vm::run(command, &site, ui),
         Command::Template(command) => template::run(command, &site, ui),
+        Command::Network(command) => network::run(command, &site, ui),
         Command::Config(command) => config::run(command, &site, ui),
         Command::Events(events) => events.run(&site, ui),
         Command::Doctor(doctor) => doctor.run(&site, ui),

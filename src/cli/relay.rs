@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::{Args, Parser};
 
 use super::ui::Ui;
-use super::{Cli, Command, config, root_of_environment, template, vm};
+use super::{Cli, Command, config, network, root_of_environment, template, vm};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Dirs};
 use crate::relay::{self, ENCLOSED_FD, Order, Reach, Stdio};
@@ -63,7 +63,16 @@ fn place(command: &Command) -> Place {
             | vm::Command::ShowLaunch(_) => Place::Helper,
             vm::Command::Ssh(_) => Place::Split,
         },
+        // It is a unit's, not a person's.
+        Command::Network(network::Command::Up(up)) if up.is_of_a_unit() => Place::Caller,
         Command::Template(template::Command::Ls(_) | template::Command::Show(_))
+        | Command::Network(
+            network::Command::Ls(_)
+            | network::Command::Info(_)
+            | network::Command::Up(_)
+            | network::Command::Down(_)
+            | network::Command::Repair(_),
+        )
         | Command::Events(_)
         | Command::Doctor(_)
         | Command::Repair(_) => Place::Helper,
@@ -259,6 +268,9 @@ mod tests {
             ("vm ssh-target -- web", true),
             ("template show xs", true),
             ("config check", true),
+            ("network ls", true),
+            ("network up --all", true),
+            ("network up --as-unit main", false),
             ("doctor", true),
             ("vm ssh web", false),
             ("config check /etc/shadow", false),

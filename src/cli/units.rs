@@ -20,8 +20,10 @@ pub(super) struct Units {
 }
 
 /// As they are packaged.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 8] = [
     ("virshle-vm@.service", include_str!("../../packaging/systemd/virshle-vm@.service")),
+    ("virshle-network@.service", include_str!("../../packaging/systemd/virshle-network@.service")),
+    ("virshle-networks.target", include_str!("../../packaging/systemd/virshle-networks.target")),
     ("virshle.slice", include_str!("../../packaging/systemd/virshle.slice")),
     ("virshle-shutdown.service", include_str!("../../packaging/systemd/virshle-shutdown.service")),
     ("virshle.socket", include_str!("../../packaging/systemd/virshle.socket")),

@@ -105,12 +105,13 @@ fn merge_node(into: &mut NodeEntry, from: NodeEntry, source: &Source) {
             *into = from;
         }
     }
-    let NodeEntry { hypervisor, accel, ovs_db, user, cloud_hypervisor, qemu } = from;
+    let NodeEntry { hypervisor, accel, ovs_db, user, hosts_file, cloud_hypervisor, qemu } = from;
     let says = |key: &str| source.says(&format!("node.{key}"));
     take(&mut into.hypervisor, hypervisor, says("hypervisor"));
     take(&mut into.accel, accel, says("accel"));
     take(&mut into.ovs_db, ovs_db, says("ovs-db"));
     take(&mut into.user, user, says("user"));
+    take(&mut into.hosts_file, hosts_file, says("hosts-file"));
     take(&mut into.cloud_hypervisor.program, cloud_hypervisor.program, says("cloud-hypervisor.program"));
     take(&mut into.cloud_hypervisor.firmware, cloud_hypervisor.firmware, says("cloud-hypervisor.firmware"));
     take(&mut into.qemu.program, qemu.program, says("qemu.program"));

@@ -15,10 +15,7 @@ use super::limits::{MAX_DISKS, MAX_NICS, MAX_SECONDS, MAX_VCPU};
 use super::link::LinkEntry;
 use super::policy::LimitsEntry;
 use super::subnet6::Subnet6;
-use crate::spec::{Forward, Mac, Name, Rate, Restart, Rule, Size, Subnet, Switch};
-
-/// The bridge of a network that names none.
-pub const DEFAULT_BRIDGE: &str = "vsbr0";
+use crate::spec::{Forward, Mac, Name, Rate, Restart, Rule, Size, Switch};
 
 /// All files merged and checked: every reference leads somewhere and every path is absolute.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -85,6 +82,8 @@ pub struct NodeEntry {
     /// The user that hypervisors run as when root starts them; `virshle-vm` when not given.
     #[schemars(regex(pattern = "^[a-z_][a-z0-9_-]{0,30}$"))]
     pub user: Option<String>,
+    /// The file that gets the names of VMs where systemd-resolved does not run; `/etc/hosts` when not given.
+    pub hosts_file: Option<PathBuf>,
     /// cloud-hypervisor's files.
     pub cloud_hypervisor: CloudHypervisorEntry,
     /// QEMU's files.
@@ -190,53 +189,6 @@ pub enum DatapathSetting {
     Auto,
     Netdev,
     System,
-}
-
-/// Who makes a network's bridge, as far as the config says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeping {
-    /// Virshle; one of somebody else's is refused.
-    Ours,
-    /// Virshle, unless somebody else has made it.
-    OursIfFree,
-    /// Somebody else.
-    Theirs,
-}
-
-impl Network {
-    pub fn keeping(&self) -> Keeping {
-        // What only Virshle's own side of a network can give.
-        let asks = self.subnet6.is_some()
-            || self.domain.is_some()
-            || self.dhcp.is_some()
-            || self.nat.is_some()
-            || self.isolated
-            || self.mtu.is_some();
-        match self.create {
-            _ if self.kind == NetworkKind::User => Keeping::Theirs,
-            Some(true) => Keeping::Ours,
-            Some(false) => Keeping::Theirs,
-            None if asks => Keeping::Ours,
-            None if self.subnet.is_some() || self.uplink.is_some() => Keeping::OursIfFree,
-            None => Keeping::Theirs,
-        }
-    }
-
-    /// Whether this host is its router and name server, where Virshle keeps it.
-    pub fn is_served(&self) -> bool {
-        self.subnet.is_some() && self.uplink.is_none()
-    }
-
-    pub fn bridge(&self) -> &str {
-        self.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE)
-    }
-
-    /// What addresses are given from, with the gateway decided.
-    pub fn addresses(&self) -> Option<Subnet> {
-        let net = self.subnet?;
-        let gateway = self.gateway.or_else(|| net.hosts().next());
-        Some(Subnet::new(self.name.clone(), net, gateway, self.dns.clone()))
-    }
 }
 
 /// What a network is made of: an Open vSwitch bridge, a Linux bridge, or the hypervisor's own address translation.

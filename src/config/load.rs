@@ -128,6 +128,7 @@ fn paths(file: &mut File) -> Vec<(String, &mut PathBuf)> {
     add("node.qemu.program".to_owned(), node.qemu.program.as_mut());
     add("node.qemu.firmware".to_owned(), node.qemu.firmware.as_mut());
     add("node.qemu.vars".to_owned(), node.qemu.vars.as_mut());
+    add("node.hosts-file".to_owned(), node.hosts_file.as_mut());
     for (index, image) in file.image.iter_mut().enumerate() {
         add(format!("image[{index}].path"), Some(&mut image.path));
     }
@@ -262,6 +263,8 @@ mod tests {
     fn every_path_of_the_grammar_is_resolved() {
         let config = of_text(
             r#"
+            [node]
+            hosts-file = "a"
             [node.cloud-hypervisor]
             program = "a"
             firmware = "a"
@@ -288,7 +291,7 @@ mod tests {
             "#,
         );
         let json = serde_json::to_string(&config.unwrap()).unwrap();
-        assert_eq!(json.matches("\"/etc/virshle/a\"").count(), 10, "{json}");
+        assert_eq!(json.matches("\"/etc/virshle/a\"").count(), 11, "{json}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod file;
 mod limits;
 mod link;
 mod load;
+mod network;
 mod paths;
 mod policy;
 mod rules;
@@ -24,14 +25,16 @@ mod source;
 mod subnet6;
 
 pub use file::{
-    Accelerator, CloudHypervisorEntry, Config, DEFAULT_BRIDGE, DatapathSetting, DiskEntry, HypervisorSetting,
-    ImageEntry, Keeping, NetEntry, Network, NetworkKind, NodeEntry, QemuEntry, Template,
+    Accelerator, CloudHypervisorEntry, Config, DatapathSetting, DiskEntry, HypervisorSetting, ImageEntry, NetEntry,
+    Network, NetworkKind, NodeEntry, QemuEntry, Template,
 };
 pub use limits::{MAX_DISKS, MAX_NICS, MAX_VCPU, MAX_VRAM, MIN_VRAM, check_vcpu, check_vram};
 pub use link::LinkEntry;
 pub use load::{check, load};
+pub use network::{DEFAULT_BRIDGE, Keeping};
 pub(crate) use paths::{home, resolve};
 pub use policy::{Cpus, LimitsEntry};
+pub use rules::check_address;
 pub use schema::json_schema;
 pub(crate) use source::{Excerpts, Source, or_one_of};
 pub use subnet6::Subnet6;

@@ -52,6 +52,7 @@ mod tests {
         accel = "auto"
         ovs-db = "unix:/run/openvswitch/db.sock"
         user = "virshle-vm"
+        hosts-file = "/etc/hosts"
         [node.cloud-hypervisor]
         program = "/path"
         firmware = "/path/CLOUDHV.fd"
@@ -68,6 +69,32 @@ mod tests {
         subnet = "10.44.0.0/24"
         gateway = "10.44.0.1"
         dns = ["10.44.0.1"]
+
+        [[network]]
+        name = "lab"
+        type = "ovs"
+        bridge = "lab0"
+        datapath = "auto"
+        subnet = "10.45.0.0/24"
+        subnet6 = "fd12:3456:789a:1::/64"
+        domain = "lab"
+        dhcp = true
+        nat = false
+        isolated = true
+        vlan = 5
+        mtu = 1400
+
+        [[network]]
+        name = "v4"
+        bridge = "lab1"
+        subnet = "10.46.0.0/24"
+        subnet6 = false
+
+        [[network]]
+        name = "site"
+        type = "bridge"
+        bridge = "br0"
+        uplink = "eth0"
 
         [[image]]
         name = "debian-12"
@@ -96,6 +123,16 @@ mod tests {
         [[template.vm.net]]
         name = "main"
         [template.vm.net.type.vhost]
+        [[template.vm.net]]
+        name = "lab"
+        type = "tap"
+        address = "10.45.0.10"
+        mac = "02:00:00:00:00:01"
+        ports = ["127.0.0.1:8080:80", "5353:53/udp"]
+        allow = ["tcp/22", "out any"]
+        deny = ["udp from 192.0.2.0/24"]
+        rate = "100Mbit"
+        spoof = false
 
         [[template.vm]]
         name = "s"
@@ -147,6 +184,9 @@ mod tests {
                 let fits = |one: &&Value| {
                     let kind = one.get("type").and_then(Value::as_str);
                     let word = one.get("enum").and_then(Value::as_array);
+                    if let (Some(one), toml::Value::Boolean(on)) = (one.get("const"), scalar) {
+                        return *one == json!(on);
+                    }
                     (kind == Some(name) || (name == "integer" && kind == Some("number")))
                         && word.is_none_or(|words| words.iter().any(|word| word.as_str() == scalar.as_str()))
                 };

@@ -304,7 +304,9 @@ mod tests {
             (
                 "node.\"a\\u001b[31m.b\" = 1".into(),
                 "line 1, column 6: unknown key `a\\u{1b}[31m.b` in `node`",
-                Some("the keys it knows: `hypervisor`, `accel`, `ovs-db`, `user`, `cloud-hypervisor` and `qemu`"),
+                Some(
+                    "the keys it knows: `hypervisor`, `accel`, `ovs-db`, `user`, `hosts-file`, `cloud-hypervisor` and `qemu`",
+                ),
             ),
             (
                 "\n[[network]]\nbridge = 'a'".into(),

@@ -59,7 +59,7 @@ pub use reader::closed_within;
 pub use small_file::read_small;
 pub use sockets::bound_sockets;
 pub use tap::{TapError, open_tap};
-pub use units::{Activity, ServiceManager, Unit};
+pub use units::{Activity, NETWORK_UNIT, ServiceManager, Unit};
 pub use unix_sockets::{Server, server_state};
 pub use user::{User, actor, caller, group, on_behalf_of};
 pub use writeback::start_writeback;

@@ -28,6 +28,8 @@ const UNIT_PATHS: [&str; 5] = [
     "/lib/systemd/system",
 ];
 const TEMPLATE: &str = "virshle-vm@.service";
+/// The unit of a network's name server.
+pub const NETWORK_UNIT: &str = "virshle-network@.service";
 
 /// systemd answers at once, unless it is reloading.
 const DEADLINE: Duration = Duration::from_secs(25);
@@ -47,9 +49,14 @@ impl ServiceManager {
         let unit = UNIT_PATHS.iter().map(|path| at(path).join(TEMPLATE)).find(|path| path.is_file());
         unit.map_or(Self::WithoutUnits, Self::Systemd)
     }
+
+    /// Whether the file of that unit is installed.
+    pub fn has_unit(file: &str) -> bool {
+        UNIT_PATHS.iter().any(|path| Path::new(path).join(file).is_file())
+    }
 }
 
-/// The unit of one VM.
+/// The unit of one VM, or of one network.
 #[derive(Debug, Clone)]
 pub struct Unit(String);
 
@@ -69,6 +76,10 @@ impl Unit {
         Self(format!("virshle-vm@{vm}.service"))
     }
 
+    pub fn of_network(name: &str) -> Self {
+        Self(format!("virshle-network@{name}.service"))
+    }
+
     pub fn name(&self) -> &str {
         &self.0
     }
@@ -76,6 +87,18 @@ impl Unit {
     /// Asks for its start, and does not wait for it.
     pub fn start(&self) -> Result<(), ProgramError> {
         systemctl(&["start", "--no-block", &self.0]).map(drop)
+    }
+
+    /// Ends it, and waits for that.
+    pub fn stop(&self) -> Result<(), ProgramError> {
+        systemctl(&["stop", &self.0]).map(drop)
+    }
+
+    /// Its main process, while it has one.
+    pub fn main_pid(&self) -> Result<Option<i32>, ProgramError> {
+        let shown = self.show("MainPID")?;
+        let pid = shown.trim().strip_prefix("MainPID=").and_then(|pid| pid.parse().ok());
+        Ok(pid.filter(|pid| *pid > 0))
     }
 
     pub fn activity(&self) -> Result<Activity, ProgramError> {

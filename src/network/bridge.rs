@@ -91,11 +91,11 @@ pub(super) fn plug_again(bridge: &str, device: &NetDevice, device_name: &str) ->
     }
 }
 
-fn is_linux_bridge(name: &str) -> bool {
+pub(super) fn is_linux_bridge(name: &str) -> bool {
     NetDevice::find(name).ok().flatten().is_some_and(|device| device.is_bridge().unwrap_or(false))
 }
 
-fn explain(what: String, error: io::Error) -> Error {
+pub(super) fn explain(what: String, error: io::Error) -> Error {
     let hint = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => Some("run as root, or use a network of type `user`"),
         // ENOPKG: how the kernel says that it was built without bridges.

@@ -17,7 +17,9 @@
 //! else's does nothing.
 
 mod bridge;
+pub mod keep;
 pub mod ovs;
+mod standin;
 mod tap;
 mod user;
 mod vhost;
@@ -30,6 +32,7 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
 use ovs::{Ovs, Tag};
+pub use standin::{dnsmasq, firewall, names};
 pub use user::free_port;
 
 /// One NIC of one VM, and where its switch is.
@@ -94,5 +97,7 @@ mod netns;
 #[cfg(test)]
 #[path = "../../tests/fixtures/ovs.rs"]
 mod private_ovs;
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ use crate::host::NetDevice;
 use crate::spec::{Link, Nic, Switch};
 
 /// Runs it in a namespace with a switch of its own, or says why not.
-fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
+pub(super) fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
     let done = in_private_network(|| {
         let switch = PrivateOvs::start(dpdk)?;
         test(&switch, &Ovs::new(Some(switch.db.clone())).for_state(Path::new("/var/lib/we \"b, =x")));
@@ -74,7 +74,7 @@ fn is_connected(listener: &UnixListener) -> bool {
     false
 }
 
-fn row(switch: &PrivateOvs, table: &str, port: &str, column: &str) -> String {
+pub(super) fn row(switch: &PrivateOvs, table: &str, port: &str, column: &str) -> String {
     switch.vsctl(&["get", table, port, column]).unwrap().trim().to_owned()
 }
 

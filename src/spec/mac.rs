@@ -20,6 +20,11 @@ impl Mac {
         bytes[0] = (bytes[0] & 0b1111_1100) | 0b10;
         Self(bytes)
     }
+
+    /// Whether one device can have it: it is neither a group's nor all zeros.
+    pub fn is_of_a_device(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
 }
 
 impl fmt::Display for Mac {
@@ -97,6 +102,19 @@ mod tests {
         for mac in macs {
             assert_eq!(mac.0[0] & 0b11, 0b10, "{mac}");
             assert_eq!(mac.to_string().parse(), Ok(mac));
+        }
+    }
+
+    #[test]
+    fn what_one_device_can_have() {
+        let rows = [
+            ("02:00:00:00:00:01", true),
+            ("00:00:00:00:00:00", false),
+            ("01:00:5e:00:00:01", false),
+            ("ff:ff:ff:ff:ff:ff", false),
+        ];
+        for (text, right) in rows {
+            assert_eq!(text.parse::<Mac>().unwrap().is_of_a_device(), right, "{text}");
         }
     }
 

@@ -24,7 +24,7 @@ pub use guard::{Direction, Guard, PortRange, Rate, RateError, Rule, RuleError, R
 pub use history::{Actor, Entry, Happening};
 pub use mac::Mac;
 pub use name::{Name, NameError};
-pub use network::{Address, Datapath, HostSide, NetworkSpec, Subnet};
+pub use network::{Address, Datapath, HostSide, NetworkSpec, Subnet, ip6_of, numbered_like};
 pub use policy::{Autostart, Limits, Policy, Restart};
 pub use port::{Ailment, PortTrouble};
 pub use progress::{Progress, Verb};

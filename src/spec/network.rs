@@ -90,6 +90,25 @@ impl Subnet {
     pub fn new(network: Name, net: Ipv4Net, gateway: Option<Ipv4Addr>, dns: Vec<IpAddr>) -> Self {
         Self { network, net, gateway, dns, pool: None, net6: None, gateway6: None, domain: None }
     }
+
+    /// The IPv6 address that goes with `ip`: the same number in `net6` as `ip` has in `net`.
+    pub fn ip6(&self, ip: Ipv4Addr) -> Option<Ipv6Net> {
+        self.net6.map(|net6| numbered_like(self.net, ip, net6))
+    }
+}
+
+/// The address in `net6` with the number that `ip` has in `net`: in 10.44.0.0/16, 10.44.1.2 is `::102`.
+pub fn numbered_like(net: Ipv4Net, ip: Ipv4Addr, net6: Ipv6Net) -> Ipv6Net {
+    let number = u32::from(ip) & u32::from(net.hostmask());
+    let ip6 = u128::from(net6.trunc().addr()) | u128::from(number);
+    Ipv6Net::new(ip6.into(), net6.prefix_len()).unwrap_or(net6)
+}
+
+/// The IPv6 address that goes with `ip`: it has the same number in `net6` as that has in `net`.
+pub fn ip6_of(net: Ipv4Net, ip: Ipv4Addr, net6: Ipv6Net) -> Ipv6Net {
+    let number = ip.to_bits() & net.hostmask().to_bits();
+    let ip6 = Ipv6Addr::from_bits(net6.network().to_bits() | u128::from(number));
+    Ipv6Net::new_assert(ip6, net6.prefix_len())
 }
 
 /// What a NIC was given.
@@ -112,5 +131,42 @@ impl Address {
     /// One of IPv4 alone.
     pub fn new(ip: Ipv4Net, gateway: Option<Ipv4Addr>, dns: Vec<IpAddr>) -> Self {
         Self { ip, gateway, dns, ip6: None, gateway6: None, domain: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_ipv6_address_of_an_ipv4_one() {
+        let rows = [
+            ("10.44.0.0/24", "10.44.0.1", "fd00:1:2::/64", "fd00:1:2::1/64"),
+            ("10.44.0.0/24", "10.44.0.5", "fd00:1:2::/64", "fd00:1:2::5/64"),
+            ("10.44.0.0/16", "10.44.1.2", "fd00:1:2:3::/64", "fd00:1:2:3::102/64"),
+            ("10.44.0.1/24", "10.44.0.254", "fd00:1:2::9/64", "fd00:1:2::fe/64"),
+            ("10.0.0.0/8", "10.255.255.254", "2001:db8::/64", "2001:db8::ff:fffe/64"),
+        ];
+        for (net, ip, net6, expected) in rows {
+            let ip6 = ip6_of(net.parse().unwrap(), ip.parse().unwrap(), net6.parse().unwrap());
+            assert_eq!(ip6.to_string(), expected);
+        }
+    }
+
+    proptest! {
+        /// Two addresses of a subnet never have one IPv6 address, and all are in the /64.
+        #[test]
+        fn no_two_addresses_share_an_ipv6_one(
+            base: u32, prefix in 8u8..=30, one: u32, other: u32, global: u64,
+        ) {
+            let net = Ipv4Net::new(Ipv4Addr::from_bits(base), prefix).unwrap();
+            let net6 = Ipv6Net::new(Ipv6Addr::from_bits(u128::from(global) << 64), 64).unwrap();
+            let ip = |number: u32| Ipv4Addr::from_bits(net.network().to_bits() | (number & net.hostmask().to_bits()));
+            let ip6 = |number| ip6_of(net, ip(number), net6);
+            prop_assert!(net6.contains(&ip6(one)));
+            prop_assert_eq!(ip6(one).prefix_len(), 64);
+            prop_assert_eq!(ip(one) == ip(other), ip6(one) == ip6(other));
+        }
     }
 }

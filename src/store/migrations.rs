@@ -8,8 +8,11 @@ use rusqlite_migration::{M, Migrations};
 
 use crate::error::{Error, Result};
 
-const STEPS: &[M<'_>] =
-    &[M::up(include_str!("migrations/0001_vm.sql")), M::up(include_str!("migrations/0002_history.sql"))];
+const STEPS: &[M<'_>] = &[
+    M::up(include_str!("migrations/0001_vm.sql")),
+    M::up(include_str!("migrations/0002_history.sql")),
+    M::up(include_str!("migrations/0003_network.sql")),
+];
 
 /// The schema this program reads and writes.
 pub(super) const LATEST: i32 = STEPS.len() as i32;
@@ -78,18 +81,53 @@ mod tests {
         insta::assert_snapshot!("schema", schema.join(";\n\n"));
     }
 
-    /// A file as the first released schema wrote it, byte by byte in SQL: every later program reads it.
-    #[test]
-    fn a_database_of_schema_1_is_read() {
-        let (_dir, path) = fixture::place();
+    /// A file as an earlier schema wrote it, byte by byte in SQL: every later program reads it.
+    fn opened(steps: &[&str], rows: &str) -> (tempfile::TempDir, Store) {
+        let (dir, path) = fixture::place();
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let connection = Connection::open(&path).unwrap();
-        connection.execute_batch(include_str!("migrations/0001_vm.sql")).unwrap();
-        connection.execute_batch(include_str!("migrations/0001_golden_rows.sql")).unwrap();
+        for sql in steps.iter().chain([&rows]) {
+            connection.execute_batch(sql).unwrap();
+        }
         drop(connection);
-
         let store = Store::open(&path).unwrap();
         store.check().unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn a_database_of_schema_1_is_read() {
+        let rows = include_str!("migrations/0001_golden_rows.sql");
+        let (_dir, store) = opened(&[include_str!("migrations/0001_vm.sql")], rows);
         insta::assert_debug_snapshot!("rows_of_schema_1", store.list().unwrap());
+    }
+
+    #[test]
+    fn a_database_of_schema_2_is_read_and_goes_on() {
+        let steps = [include_str!("migrations/0001_vm.sql"), include_str!("migrations/0002_history.sql")];
+        let (_dir, mut store) = opened(&steps, include_str!("migrations/0002_golden_rows.sql"));
+        insta::assert_debug_snapshot!("rows_of_schema_2", (store.list().unwrap(), store.history(None, 9).unwrap()));
+        let drafts = [fixture::draft(Some("db"), &[fixture::subnet("main", "10.44.0.0/24")])];
+        let spec = fixture::reserve(&mut store, &drafts).unwrap().remove(0);
+        assert_eq!((spec.number, spec.address()), (10, Some("10.44.0.3".parse().unwrap())));
+        assert_eq!(store.newest_event().unwrap(), 5);
+        // Written back, it is of the present version.
+        let web = store.find("web").unwrap();
+        store
+            .update(web.spec.uuid, |record| {
+                record.spec.vcpu = 2;
+                Ok(())
+            })
+            .unwrap();
+        let version: u32 = store
+            .read("look", |connection| {
+                Ok(connection.query_row(
+                    "SELECT json_extract(spec, '$.version') FROM vm WHERE number = 3",
+                    [],
+                    |row| row.get(0),
+                )?)
+            })
+            .unwrap();
+        assert_eq!(version, crate::spec::SPEC_VERSION);
     }
 }

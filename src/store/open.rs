@@ -67,8 +67,13 @@ impl Store {
     /// there never was one. A schema that is older than this program is upgraded first.
     pub fn open_read_only(path: &Path) -> Result<Option<Self>> {
         if !is_there(path)? {
-            refuse_if_lost(path)?;
-            return Ok(None);
+            match refuse_if_lost(path) {
+                Ok(()) => return Ok(None),
+                // What was beside it may be of one that was made since we looked: its log comes
+                // after the file itself.
+                Err(_) if is_there(path)? => {}
+                Err(lost) => return Err(lost),
+            }
         }
         let (store, schema) = Self::connect_to_read(path)?;
         if schema == Schema::Current {
@@ -207,7 +212,10 @@ impl Store {
             Ok(findings)
         })?;
         if findings.is_empty() {
-            return self.list().map(drop);
+            self.list()?;
+            self.networks()?;
+            self.prefixes()?;
+            return self.settings().map(drop);
         }
         let file = self.path.display();
         Err(Error::failed(format!("the database `{file}` is damaged"))

@@ -174,8 +174,8 @@ fn read_spec(uuid: &str, text: &str) -> Result<VmSpec> {
     }
     let Versioned { version } = json(uuid, "spec", text)?;
     match version {
-        // Version 1 had no policy.
-        1 => Ok(VmSpec { version: SPEC_VERSION, ..json(uuid, "spec", text)? }),
+        // Version 1 had no policy, neither of them what NICs and VMs may leave out.
+        1 | 2 => Ok(VmSpec { version: SPEC_VERSION, ..json(uuid, "spec", text)? }),
         newer if newer > SPEC_VERSION => Err(Error::failed(format!(
             "the spec of VM `{uuid}` has version {newer}, and this `v` knows up to {SPEC_VERSION}"
         ))
@@ -246,13 +246,14 @@ mod tests {
         assert_eq!(read_spec("u", &text).unwrap(), spec);
         let rows = [
             (
-                text.replace("\"version\":2", "\"version\":3"),
-                "the spec of VM `u` has version 3, and this `v` knows up to 2",
+                text.replace("\"version\":3", "\"version\":4"),
+                "the spec of VM `u` has version 4, and this `v` knows up to 3",
             ),
             // A newer spec has fields this program never heard of: its version is what must be named.
-            ("{\"version\":9,\"new\":true}".to_owned(), "the spec of VM `u` has version 9, and this `v` knows up to 2"),
+            ("{\"version\":9,\"new\":true}".to_owned(), "the spec of VM `u` has version 9, and this `v` knows up to 3"),
             ("{\"version\":0}".to_owned(), "the spec of VM `u` has version 0, which never was"),
             ("{\"version\":1}".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
+            ("{\"version\":2}".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
             ("{}".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
             ("null".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
         ];

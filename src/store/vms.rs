@@ -2,18 +2,20 @@
 //! read-decide-write at a time, and removed with what they were given.
 
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::host::{self, Handle};
-use crate::spec::{Actor, Address, Happening, Name, State, Subnet, VmSpec};
+use crate::spec::{Actor, Address, Happening, Mac, Name, State, Subnet, VmSpec};
 
 use super::address::{self, Pools};
 use super::fault::Fault;
 use super::find::one;
 use super::history;
+use super::mac;
 use super::open::Store;
 use super::record::{Columns, Record};
 
@@ -22,8 +24,18 @@ use super::record::{Columns, Record};
 pub struct Draft {
     pub uuid: Uuid,
     pub name: Option<Name>,
-    /// One per NIC; `None` for a NIC whose network gives no addresses.
-    pub subnets: Vec<Option<Subnet>>,
+    pub nics: Vec<Wanted>,
+}
+
+/// What a NIC of a draft needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// `None`: its network gives no addresses.
+    pub subnet: Option<Subnet>,
+    /// This address of the subnet, and no other.
+    pub address: Option<Ipv4Addr>,
+    /// This MAC, which no other NIC may have; without one it follows from the VM.
+    pub mac: Option<Mac>,
 }
 
 /// What a draft was given.
@@ -57,9 +69,11 @@ impl Store {
                     .hint("a name belongs to one VM: leave it out, or create one at a time"));
             }
         }
+        let mut pools = Pools::of(drafts)?;
+        let macs = mac::asked(drafts)?;
         let actor = self.actor();
         self.write("record a new VM", |transaction| {
-            let mut pools = Pools::default();
+            mac::refuse_taken(transaction, &macs)?;
             let mut specs = Vec::with_capacity(drafts.len());
             for draft in drafts {
                 refuse_known(transaction, draft.uuid)?;
@@ -68,25 +82,15 @@ impl Store {
                     Some(name) => refuse_taken(transaction, name)?,
                     None => free_name(transaction, number, &chosen, propose)?,
                 };
-                let wanted = |network: &Name| {
-                    let subnets = drafts.iter().flat_map(|draft| draft.subnets.iter().flatten());
-                    subnets.filter(|subnet| subnet.network == *network).count() as u64
-                };
-                let take = |subnet: &Option<Subnet>| {
-                    subnet
-                        .as_ref()
-                        .map(|subnet| pools.take(transaction, subnet, || wanted(&subnet.network)))
-                        .transpose()
-                };
-                let addresses = draft.subnets.iter().map(take).collect::<Result<Vec<_>, Fault>>()?;
+                let addresses = draft.nics.iter().map(|nic| pools.take(transaction, nic)).collect::<Result<_, _>>()?;
                 let reserved = Reserved { uuid: draft.uuid, number, name, addresses };
                 let spec = build(&reserved)?;
-                refuse_other(&spec, &reserved)?;
+                refuse_other(&spec, &reserved, draft)?;
                 insert(transaction, &spec, owner)?;
                 let happening = Happening::State { from: None, to: State::Creating, intent: None, exit: None };
                 history::note(transaction, &spec, &actor, &happening)?;
-                for (nic, (subnet, address)) in draft.subnets.iter().zip(&reserved.addresses).enumerate() {
-                    if let (Some(subnet), Some(address)) = (subnet, address) {
+                for (nic, (wanted, address)) in draft.nics.iter().zip(&reserved.addresses).enumerate() {
+                    if let (Some(subnet), Some(address)) = (&wanted.subnet, address) {
                         address::record(transaction, spec.uuid, nic, &subnet.network, address)?;
                     }
                 }
@@ -230,12 +234,15 @@ fn refuse_known(connection: &Connection, vm: Uuid) -> Result<(), Fault> {
 }
 
 /// The row and the spec must tell the same story, whoever built the spec.
-fn refuse_other(spec: &VmSpec, reserved: &Reserved) -> Result<()> {
+fn refuse_other(spec: &VmSpec, reserved: &Reserved, draft: &Draft) -> Result<()> {
     let given = reserved.addresses.iter().flatten();
+    let mac = |index: usize| spec.nics.get(index).map(|nic| nic.mac);
+    let mut macs = draft.nics.iter().enumerate().filter(|(_, nic)| nic.mac.is_some());
     let same = spec.uuid == reserved.uuid
         && spec.number == reserved.number
         && spec.name == reserved.name
-        && addresses(spec).eq(given);
+        && addresses(spec).eq(given)
+        && macs.all(|(index, nic)| mac(index) == nic.mac);
     if same {
         Ok(())
     } else {

@@ -82,6 +82,7 @@ pub(super) async fn boot(
         true => Some(network::free_port(vm::preferred_ssh(spec))?),
         false => None,
     };
+    steps.step("networks", || vm::networks::ensure(site, spec))?;
     let taps = steps.step("ports", || ports.prepare())?;
     let serial = run.join("serial.sock");
     let dir = site.dirs.vm(spec.uuid);

@@ -290,6 +290,7 @@ impl Supervisor<'_> {
         let next = steps.closing("ended", || {
             store.update(self.spec.uuid, |record| Ok(again::settle(record, end.exit.clone(), end.intent, now, us)?))
         })?;
+        vm::networks::settle_after(self.site, self.spec);
         tell_giving_up(&mut store, self.spec, &next);
         Ok(next)
     }

@@ -232,6 +232,7 @@ fn clear_cut_short(site: &Site, record: &Record, hypervisor: Option<Handle>, see
     let us = this_process()?;
     let mut store = site.store()?.acting_as(Actor::Supervisor);
     let next = store.update(spec.uuid, |record| Ok(decide::cut_short(record, seen, host::now(), us)?))?;
+    vm::networks::settle_after(site, spec);
     tell_giving_up(&mut store, spec, &next);
     let became = if record.state == State::Starting { "undone" } else { "cleared away" };
     vm::told(&mut store, spec, record.progress.as_ref().map(Progress::cut_short), became)

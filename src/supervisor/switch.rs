@@ -26,7 +26,7 @@ use crate::hypervisor::{Hotplug, MachineEvent};
 use crate::network::ovs::{Ovs, follow};
 use crate::network::{self, Port};
 use crate::spec::{self, Actor, Link, Nic, PortTrouble, VmSpec};
-use crate::vm::Site;
+use crate::vm::{self, Site};
 
 /// How often a hypervisor that waits for its switch is told that the guest is off.
 const NUDGE: Duration = Duration::from_millis(500);
@@ -49,6 +49,7 @@ impl Switch {
     pub(super) fn watch(site: &Site, spec: &VmSpec, ovs: &Ovs, hotplug: Option<Box<dyn Hotplug>>) -> Self {
         let cancel = Cancel::default();
         let hands = Arc::new(Hands {
+            site: site.clone(),
             spec: spec.clone(),
             ovs: ovs.until(&cancel),
             run: site.hypervisor_run(spec.uuid),
@@ -125,6 +126,7 @@ fn means(link: &Link, replaceable: bool) -> Option<Means> {
 /// What acts on the switch. It works on other threads too, one call at a time.
 #[derive(Debug)]
 struct Hands {
+    site: Site,
     spec: VmSpec,
     ovs: Ovs,
     run: PathBuf,
@@ -141,6 +143,8 @@ impl Hands {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.cancel.check()?;
         let spec = &self.spec;
+        // Its bridge first, and what else this host is on it.
+        vm::networks::restore(&self.site, nic)?;
         let port = Port { vm: spec.uuid, vm_number: spec.number, vm_name: spec.name.as_str(), nic, ovs: &self.ovs };
         network::driver(&nic.link).restore(&port, &self.socket(nic))
     }

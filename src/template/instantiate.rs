@@ -78,7 +78,7 @@ pub fn nics(config: &Config, template: &Template) -> Result<Vec<PlannedNic>> {
                 }
                 LinkEntry::User => Link::User,
             };
-            let subnet = network.and_then(|network| network.addresses());
+            let subnet = network.and_then(|network| network.addresses(false, None));
             Ok(PlannedNic { network: net.name.clone(), link, subnet })
         })
         .collect()
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(subnet.dns, ["10.44.0.53".parse::<std::net::IpAddr>().unwrap()]);
         let mut config = config();
         config.networks[0].gateway = Some("10.44.0.254".parse().unwrap());
-        assert_eq!(config.networks[0].addresses().unwrap().gateway, config.networks[0].gateway);
+        assert_eq!(config.networks[0].addresses(false, None).unwrap().gateway, config.networks[0].gateway);
     }
 
     #[test]

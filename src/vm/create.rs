@@ -5,14 +5,14 @@ use uuid::Uuid;
 use super::site::{make_private, remove_tree};
 use super::sources::{Source, check_space, copy_small, make_disk, sources};
 use super::steps::{Step, opening, run_all};
-use super::{Site, check_boot, hand_over, resolve, runner, sweep};
+use super::{Site, check_boot, hand_over, networks, resolve, runner, sweep};
 use crate::config::Config;
 use crate::disk::{self, Part, Progress, Seed};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Cancel, Handle, Runner};
 use crate::network;
 use crate::spec::{Boot, Event, Name, Verb, VmSpec};
-use crate::store::{Draft, Store};
+use crate::store::{Draft, Store, Wanted};
 use crate::template::{self, Identity, Overrides, PlannedNic, UserData};
 
 /// What `v vm create` asks for.
@@ -69,6 +69,7 @@ pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Pro
         specs.iter().try_for_each(|spec| store.remove(spec.uuid))?;
         return Err(error);
     }
+    networks::publish_after(site);
     Ok(specs)
 }
 
@@ -132,7 +133,7 @@ fn check_networks(site: &Site, config: &Config, nics: &[PlannedNic]) -> Result<(
 }
 
 fn drafts(request: &Create, nics: &[PlannedNic]) -> Result<Vec<Draft>> {
-    let subnets: Vec<_> = nics.iter().map(|nic| nic.subnet.clone()).collect();
+    let nics: Vec<_> = nics.iter().map(|nic| Wanted { subnet: nic.subnet.clone(), ..Wanted::default() }).collect();
     (1..=request.count)
         .map(|index| {
             let name = match &request.name {
@@ -141,7 +142,7 @@ fn drafts(request: &Create, nics: &[PlannedNic]) -> Result<Vec<Draft>> {
                 }
                 name => name.clone(),
             };
-            Ok(Draft { uuid: Uuid::new_v4(), name, subnets: subnets.clone() })
+            Ok(Draft { uuid: Uuid::new_v4(), name, nics: nics.clone() })
         })
         .collect()
 }

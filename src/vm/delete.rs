@@ -1,7 +1,7 @@
 use super::leftovers::{release_ports, told};
 use super::site::remove_tree;
 use super::steps::{Step, opening, run_all};
-use super::{Site, force_stop, reconcile, unit};
+use super::{Site, force_stop, networks, reconcile, unit};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Handle;
 use crate::spec::{Event, Intent, Progress, Verb, VmSpec};
@@ -53,5 +53,7 @@ pub(super) fn finish(site: &Site, store: &mut Store, spec: &VmSpec) -> Result<()
         Step::new(vm, "folder", |_| remove_tree(&site.dirs.vm(spec.uuid)), no_undo),
         Step::new(vm, "row", |store| store.remove(spec.uuid), no_undo),
     ];
-    run_all(store, Verb::Delete, &steps)
+    run_all(store, Verb::Delete, &steps)?;
+    networks::publish_after(site);
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a run leaves on the host when both its supervisor and its hypervisor are gone.
 
-use super::Site;
+use super::{Site, networks};
 use super::site::remove_tree;
 use crate::error::{OrFailed, Result};
 use crate::host::{Lock, LockError};
@@ -41,6 +41,7 @@ pub(super) fn end_unseen(site: &Site, store: &mut Store, spec: &VmSpec, exit: Op
         }
         Ok(cut)
     })?;
+    networks::settle_after(site, spec);
     told(store, spec, cut, "cleared away")
 }
 

@@ -22,6 +22,7 @@ mod create;
 mod delete;
 mod launch;
 mod leftovers;
+pub mod networks;
 mod observe;
 mod ready;
 mod rename;

@@ -7,7 +7,7 @@
 
 use uuid::Uuid;
 
-use super::Site;
+use super::{Site, networks};
 use super::leftovers::for_each_port;
 use super::steps::{Step, opening, run_all};
 use crate::disk;
@@ -37,7 +37,9 @@ pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<()
     run_all(store, Verb::Rename, &steps).or_else(|error| {
         store.update(vm, |record| give_back(record, &old, us))?;
         Err(error.context(failed()))
-    })
+    })?;
+    networks::publish_after(site);
+    Ok(())
 }
 
 /// Whether a process was killed while it renamed the VM.
@@ -61,6 +63,7 @@ pub(super) fn finish(site: &Site, store: &mut Store, vm: Uuid) -> Result<bool> {
     name_seed(site, &spec)?;
     name_ports(site, &spec)?;
     store.update(vm, |record| release(record, us))?;
+    networks::publish_after(site);
     Ok(true)
 }
 

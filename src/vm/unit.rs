@@ -38,6 +38,11 @@ pub fn serves(site: &Site) -> bool {
     site.dirs.mode == Mode::System && matches!(ServiceManager::find(), ServiceManager::Systemd(_))
 }
 
+/// Whether the name servers of this site's networks are units.
+pub(super) fn serves_networks(site: &Site) -> bool {
+    serves(site) && ServiceManager::has_unit(host::NETWORK_UNIT)
+}
+
 /// Whether the VM has no limits, or something that holds it to them.
 pub fn limits_hold(site: &Site, spec: &VmSpec) -> bool {
     spec.policy.limits == Limits::default() || serves(site)

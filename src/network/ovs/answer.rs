@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Bridge, Datapath, Dpdk, NAME_KEY, Owner, PortState, STATE_KEY, VM_KEY};
+use super::{Bridge, Datapath, Dpdk, GUARD_KEY, NAME_KEY, NETWORK_KEY, Owner, PortState, STATE_KEY, VM_KEY};
 
 #[derive(Debug, Deserialize)]
 struct Table {
@@ -78,14 +78,90 @@ fn tagged<'a>(value: &'a Value, tag: &str) -> Option<&'a Value> {
 
 pub(super) fn parse_bridge(answer: &[u8]) -> Parsed<Option<Bridge>> {
     let [table] = tables(answer)?;
-    Ok(table.rows().next().map(|row| Bridge {
+    Ok(table.rows().next().map(|row| Bridge { name: row.owned("name"), datapath: datapath(&row) }))
+}
+
+fn datapath(row: &Row<'_>) -> Datapath {
+    match row.text("datapath_type") {
+        None | Some("" | "system") => Datapath::System,
+        Some("netdev") => Datapath::Netdev,
+        Some(other) => Datapath::Other(other.to_owned()),
+    }
+}
+
+/// What a bridge or port says of who made it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Marks {
+    pub(super) state: Option<String>,
+    pub(super) networks: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct BridgeRow {
+    pub(super) name: String,
+    pub(super) datapath: Datapath,
+    pub(super) marks: Marks,
+    ports: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct PortRow {
+    uuid: String,
+    pub(super) name: String,
+    pub(super) marks: Marks,
+    /// The number in the switch of a port that has a guard.
+    pub(super) guarded: Option<u16>,
+}
+
+/// Every bridge and what is plugged into it.
+#[derive(Debug)]
+pub(super) struct Layout {
+    bridges: Vec<BridgeRow>,
+    ports: Vec<PortRow>,
+}
+
+impl Layout {
+    pub(super) fn bridge(&self, name: &str) -> Option<&BridgeRow> {
+        self.bridges.iter().find(|bridge| bridge.name == name)
+    }
+
+    pub(super) fn ports_of(&self, bridge: &BridgeRow) -> impl Iterator<Item = &PortRow> {
+        self.ports.iter().filter(|port| bridge.ports.contains(&port.uuid))
+    }
+
+    /// A port, and the name of its bridge.
+    pub(super) fn port(&self, name: &str) -> Option<(&str, &PortRow)> {
+        let port = self.ports.iter().find(|port| port.name == name)?;
+        let bridge = self.bridges.iter().find(|bridge| bridge.ports.contains(&port.uuid))?;
+        Some((&bridge.name, port))
+    }
+}
+
+/// Two tables: all bridges, and all ports.
+pub(super) fn parse_layout(answer: &[u8]) -> Parsed<Layout> {
+    let [bridges, ports] = tables(answer)?;
+    let owned = |references: Vec<&str>| references.into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let bridges = bridges.rows().map(|row| BridgeRow {
         name: row.owned("name"),
-        datapath: match row.text("datapath_type") {
-            None | Some("" | "system") => Datapath::System,
-            Some("netdev") => Datapath::Netdev,
-            Some(other) => Datapath::Other(other.to_owned()),
-        },
-    }))
+        datapath: datapath(&row),
+        marks: marks(&row),
+        ports: owned(row.references("ports")),
+    });
+    let ports = ports.rows().map(|row| PortRow {
+        uuid: row.references("_uuid").first().map(|uuid| (*uuid).to_owned()).unwrap_or_default(),
+        name: row.owned("name"),
+        marks: marks(&row),
+        guarded: row.entry("external_ids", GUARD_KEY).and_then(|number| number.parse().ok()),
+    });
+    Ok(Layout { bridges: bridges.collect(), ports: ports.collect() })
+}
+
+fn marks(row: &Row<'_>) -> Marks {
+    let networks = row.entry("external_ids", NETWORK_KEY).unwrap_or_default();
+    Marks {
+        state: row.entry("external_ids", STATE_KEY).map(str::to_owned),
+        networks: networks.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+    }
 }
 
 /// Two tables: ports, and all bridges with the ports they hold.

@@ -18,7 +18,11 @@
 
 mod answer;
 mod daemon;
+mod flows;
+mod guard;
+mod keep;
 mod monitor;
+mod ofctl;
 mod vsctl;
 mod watch;
 
@@ -36,6 +40,8 @@ pub use watch::follow;
 const VM_KEY: &str = "virshle-vm";
 const NAME_KEY: &str = "virshle-name";
 const STATE_KEY: &str = "virshle-state";
+const NETWORK_KEY: &str = "virshle-network";
+const GUARD_KEY: &str = "virshle-guard";
 const VHOST: &str = "dpdkvhostuserclient";
 
 /// The switch behind one database socket.

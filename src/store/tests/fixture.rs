@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::host::{Handle, Timestamp};
-use crate::spec::{Boot, Disk, Link, Name, Nic, Size, State, Subnet, VmSpec};
-use crate::store::{Draft, Record, Reserved, Store};
+use crate::spec::{Boot, Disk, HostSide, Link, Name, NetworkSpec, Nic, Size, State, Subnet, Switch, VmSpec};
+use crate::store::{Draft, Record, Reserved, Store, Wanted};
 
 pub(in crate::store) const OWNER: Handle = Handle { pid: 4711, start_time: 42 };
 
@@ -34,8 +34,33 @@ pub(in crate::store) fn subnet(network: &str, net: &str) -> Subnet {
     Subnet::new(name(network), net, gateway, gateway.into_iter().map(Into::into).collect())
 }
 
+/// A network on a bridge of its name that serves 10.44.0.0/24.
+pub(in crate::store) fn network(given: &str) -> NetworkSpec {
+    let host = HostSide {
+        address: "10.44.0.1/24".parse().unwrap(),
+        address6: None,
+        dhcp: true,
+        pool: Some(("10.44.0.192".parse().unwrap(), "10.44.0.254".parse().unwrap())),
+        nat: true,
+        isolated: false,
+        domain: "vm".to_owned(),
+        upstream: Vec::new(),
+    };
+    NetworkSpec {
+        name: name(given),
+        switch: Switch::Bridge,
+        bridge: given.to_owned(),
+        datapath: None,
+        vlan: None,
+        mtu: None,
+        uplink: None,
+        host: Some(host),
+    }
+}
+
 pub(in crate::store) fn draft(given: Option<&str>, subnets: &[Subnet]) -> Draft {
-    Draft { uuid: Uuid::new_v4(), name: given.map(name), subnets: subnets.iter().cloned().map(Some).collect() }
+    let nics = subnets.iter().map(|subnet| Wanted { subnet: Some(subnet.clone()), ..Wanted::default() });
+    Draft { uuid: Uuid::new_v4(), name: given.map(name), nics: nics.collect() }
 }
 
 /// A spec of the usual size: one disk, a NIC per address asked for.

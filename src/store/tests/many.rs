@@ -45,6 +45,35 @@ fn fifty_threads_make_the_database_and_reserve_in_it() {
     assert_all_distinct(&path, MANY);
 }
 
+/// Whoever looks while it is made sees none or a whole one, and never a lost one. There are many,
+/// so that some are held up between two looks.
+#[test]
+fn a_database_that_is_being_made_is_not_taken_for_lost() {
+    for round in 0..10 {
+        let (_dir, path) = place();
+        let barrier = Barrier::new(17);
+        std::thread::scope(|scope| {
+            let look = || {
+                barrier.wait();
+                loop {
+                    match Store::open_read_only(&path) {
+                        Ok(None) => {}
+                        found => break found.map(drop),
+                    }
+                }
+            };
+            let readers: Vec<_> = (0..16).map(|_| scope.spawn(look)).collect();
+            barrier.wait();
+            let mut store = Store::open(&path).unwrap();
+            reserve(&mut store, &[draft(None, &[])]).unwrap();
+            for reader in readers {
+                let found = reader.join().unwrap();
+                found.unwrap_or_else(|error| panic!("round {round}: {}", error.chain().join(": ")));
+            }
+        });
+    }
+}
+
 #[test]
 fn of_two_that_start_a_vm_exactly_one_does() {
     let (_dir, mut store) = fixture::store();

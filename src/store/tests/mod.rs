@@ -3,6 +3,7 @@
 pub(super) mod fixture;
 mod history;
 mod many;
+mod networks;
 mod open;
 mod timing;
 mod vms;

@@ -93,7 +93,7 @@ fn what_cannot_be_used_is_reported_and_left_as_it_is() {
         (
             "newer",
             |path| tamper(path, "PRAGMA user_version = 7"),
-            &["schema version 7", "knows up to 2", "upgrade `v`"],
+            &["schema version 7", "knows up to 3", "upgrade `v`"],
         ),
         (
             "newer, with a log its last user left",
@@ -213,11 +213,18 @@ fn the_check_finds_addresses_of_nobody_and_rows_that_cannot_be_read() {
             "a row of `address` names a row of `vm` that is not there",
         ),
         ("UPDATE vm SET state = 'flying'", "the `state` recorded of VM"),
-        ("UPDATE vm SET spec = json_set(spec, '$.version', 3)", "has version 3"),
+        ("UPDATE vm SET spec = json_set(spec, '$.version', 4)", "has version 4"),
+        ("UPDATE network SET state = 'flying'", "the `state` recorded of network `main`"),
+        ("UPDATE network SET spec = '{}'", "the `spec` recorded of network `main`"),
+        ("UPDATE network SET server = '[]'", "the `server` recorded of network `main`"),
+        ("UPDATE prefix6 SET net = 'fd00::/640'", "the `prefix6` recorded of network `main`"),
     ];
     for (sql, words) in rows {
         let (_dir, mut store) = fixture::store();
         fixture::reserve(&mut store, &[draft(Some("web"), &[])]).unwrap();
+        store.begin_network(&fixture::network("main")).unwrap();
+        store.prefix6(&fixture::name("main")).unwrap();
+        store.check().unwrap();
         tamper(store.path(), sql);
         let text = all_text(&store.check().unwrap_err());
         assert!(text.contains(words), "{sql}: {text}");

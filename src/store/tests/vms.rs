@@ -10,7 +10,7 @@ use super::fixture::{self, OWNER, build, draft, name, reserve, store, subnet};
 use crate::error::{Error, Kind};
 use crate::host::{self, Handle};
 use crate::spec::{Ailment, Event, Exit, Intent, PortTrouble, State, VmSpec};
-use crate::store::{Draft, Runtime, Store};
+use crate::store::{Draft, Runtime, Store, Wanted};
 
 fn ips(spec: &VmSpec) -> Vec<String> {
     spec.nics.iter().filter_map(|nic| nic.address.as_ref()).map(|address| address.ip.to_string()).collect()
@@ -25,7 +25,7 @@ fn each_is_given_a_number_a_name_and_its_addresses() {
         draft(None, &[main.clone(), lan.clone(), main.clone()]),
         draft(None, &[]),
     ];
-    drafts[2].subnets = vec![None, Some(lan)];
+    drafts[2].nics = vec![Wanted::default(), Wanted { subnet: Some(lan), ..Wanted::default() }];
     let specs = reserve(&mut store, &drafts).unwrap();
 
     let given: Vec<_> = specs.iter().map(|spec| (spec.number, spec.name.as_str(), ips(spec))).collect();

@@ -6,6 +6,7 @@
 //! folders   of VMs and of their sockets, without a VM; half-made images, a half-made database
 //! ports     of VMs that do not run, by what the port says of its VM and its store
 //! units     of systemd, of VMs that do not run
+//! networks  half up, half down, or without what their record says; bridges of ours that no record knows
 //! ```
 //!
 //! A survey may be old when it is acted on, so each finding is decided on again: in the store's
@@ -13,6 +14,7 @@
 //! is at work on is never touched, and what is not certainly ours is left alone.
 
 mod folders;
+mod networks;
 mod ports;
 mod records;
 mod rest;
@@ -28,6 +30,7 @@ use super::Site;
 use crate::error::Result;
 use crate::image;
 use crate::network::ovs::Owner;
+use crate::spec::Name;
 use crate::store::Store;
 use rest::Standings;
 
@@ -63,6 +66,10 @@ pub enum Kind {
     SwitchPort,
     NetworkDevice,
     Unit,
+    HalfUpNetwork,
+    HalfDownNetwork,
+    DamagedNetwork,
+    StrayBridge,
     /// Something that could not be looked at.
     Unseen,
 }
@@ -73,6 +80,7 @@ pub enum Kind {
 pub enum Action {
     Undo,
     Finish,
+    Mend,
     RecordEnd,
     Watch,
     Remove,
@@ -93,6 +101,8 @@ enum Remedy {
     Database,
     Port(Box<Owner>),
     Unit(Uuid, String),
+    Network(Name),
+    Bridge(String),
     None,
 }
 
@@ -113,6 +123,10 @@ impl fmt::Display for Kind {
             Kind::SwitchPort => "switch-port",
             Kind::NetworkDevice => "network-device",
             Kind::Unit => "unit",
+            Kind::HalfUpNetwork => "half-up-network",
+            Kind::HalfDownNetwork => "half-down-network",
+            Kind::DamagedNetwork => "damaged-network",
+            Kind::StrayBridge => "stray-bridge",
             Kind::Unseen => "unseen",
         })
     }
@@ -123,6 +137,7 @@ impl fmt::Display for Action {
         f.pad(match self {
             Action::Undo => "undo",
             Action::Finish => "finish",
+            Action::Mend => "mend",
             Action::RecordEnd => "record-end",
             Action::Watch => "watch",
             Action::Remove => "remove",
@@ -163,6 +178,7 @@ pub fn survey(site: &Site, store: Option<&Store>) -> Result<Vec<Finding>> {
     add("the systemd units", units::survey(site, &standings));
     add("the switch", ports::survey(site, &standings));
     add("the network devices", ports::taps(&standings));
+    add("the networks", networks::survey(site, store));
     add("the folders", seen.and_then(|seen| folders::survey(site, store, &standings, &seen)));
     add("the image cache", image::leftovers(&site.dirs.cache()).map(folders::cached));
     add("the database's folder", Store::leftovers(&site.dirs.database()).map(folders::half_made));
@@ -181,6 +197,8 @@ pub fn collect(site: &Site, store: &mut Store, finding: &Finding) -> Result<bool
         Remedy::Database => Store::remove_leftovers(&site.dirs.database()).map(|()| true),
         Remedy::Port(owner) => ports::collect(site, store, owner),
         Remedy::Unit(vm, unit) => units::collect(site, store, *vm, unit),
+        Remedy::Network(name) => crate::vm::networks::mend(site, name),
+        Remedy::Bridge(bridge) => crate::vm::networks::remove_stray(site, bridge),
         Remedy::None => Ok(false),
     }
 }

@@ -1,0 +1,34 @@
+use clap::Args;
+
+use super::select::Many;
+use crate::cli::for_each;
+use crate::cli::ui::Ui;
+use crate::error::Result;
+use crate::vm::Site;
+use crate::vm::networks;
+
+/// Make what is missing of networks that are up: bridge, addresses, firewall, name server, names
+///
+/// From what is recorded, whatever the config says by now. One that a killed command left half up
+/// or half down is finished.
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    #[command(flatten)]
+    networks: Many,
+}
+
+impl Repair {
+    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
+        let config = site.config();
+        let views = self.networks.find(site, config.as_ref().ok(), |view| view.record.is_some())?;
+        if views.is_empty() {
+            ui.say("no network is up");
+        }
+        for_each(views, ui, |view| {
+            let repaired = networks::repair(site, config.as_ref().ok(), &view.name)?;
+            ui.say(format!("network `{}` is as it should be", view.name));
+            repaired.notes.iter().for_each(|note| ui.say(format!("note: {note}")));
+            Ok(())
+        })
+    }
+}
