@@ -14,6 +14,7 @@ mod fixtures;
 mod golden;
 mod layering;
 mod lifecycle;
+mod network;
 mod relay;
 mod storm;
 mod systemd;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         golden::trials(),
         layering::trials(),
         lifecycle::trials(),
+        network::trials(),
         faults::trials(),
         relay::trials(),
         storm::trials(),

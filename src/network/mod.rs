@@ -17,6 +17,7 @@
 //! else's does nothing.
 
 mod bridge;
+pub mod firewall;
 pub mod keep;
 pub mod ovs;
 mod standin;
@@ -32,7 +33,7 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
 use ovs::{Ovs, Tag};
-pub use standin::{dnsmasq, firewall, names};
+pub use standin::{dnsmasq, names};
 pub use user::free_port;
 
 /// One NIC of one VM, and where its switch is.

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,12 @@ impl Mac {
     /// Whether one device can have it: it is neither a group's nor all zeros.
     pub fn is_of_a_device(self) -> bool {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+
+    /// The IPv6 address that a device of this MAC gives itself on its link (EUI-64).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0.map(u16::from);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 0b10) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a run leaves on the host when both its supervisor and its hypervisor are gone.
 
-use super::{Site, networks};
 use super::site::remove_tree;
+use super::{Site, networks};
 use crate::error::{OrFailed, Result};
 use crate::host::{Lock, LockError};
 use crate::network::{self, Port, ovs::Ovs};

@@ -7,9 +7,9 @@
 
 use uuid::Uuid;
 
-use super::{Site, networks};
 use super::leftovers::for_each_port;
 use super::steps::{Step, opening, run_all};
+use super::{Site, networks};
 use crate::disk;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Handle;

@@ -28,7 +28,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// `v` with failpoints, made of the present source.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let path = v().parent().expect("its folder").join("examples/v-failpoints");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let built = fs::metadata(&path).and_then(|found| found.modified());

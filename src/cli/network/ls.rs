@@ -44,10 +44,8 @@ impl Ls {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
         let config = site.config()?;
         let store = Store::open_read_only(&site.dirs.database())?;
-        let rows: Vec<Row> = views(site, Some(&config))?
-            .iter()
-            .map(|view| row(site, store.as_ref(), view))
-            .collect::<Result<_>>()?;
+        let rows: Vec<Row> =
+            views(site, Some(&config))?.iter().map(|view| row(site, store.as_ref(), view)).collect::<Result<_>>()?;
         if rows.is_empty() && self.output == Format::Table {
             ui.say("no networks; add a `[[network]]` to the config");
             return Ok(());

@@ -5,9 +5,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::ip::{self, ip};
 use super::super::bridge::explain;
 use super::super::ovs::Ovs;
+use super::ip::{self, ip};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::NetDevice;
 use crate::spec::{Mac, NetworkSpec, Switch};

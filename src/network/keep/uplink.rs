@@ -1,8 +1,8 @@
 //! The host's interface that is put into a bridge. One with addresses of its own is refused: in a
 //! bridge they are dead, and whoever is logged in through them is out.
 
-use super::ip::{self, Device, ip};
 use super::super::bridge::explain;
+use super::ip::{self, Device, ip};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::NetDevice;
 use crate::spec::{NetworkSpec, Switch};

@@ -1,5 +1,6 @@
 //! What the files of the store promise together, on a real file and from many processes.
 
+mod addresses;
 pub(super) mod fixture;
 mod history;
 mod many;

@@ -1,8 +1,8 @@
 //! What a network looks like from this host: who has an address, how names are known, and what the
 //! host's own firewall keeps out. It asks programs, so it may take a moment.
 
-pub use crate::network::dnsmasq::Lease;
 use crate::error::Result;
+pub use crate::network::dnsmasq::Lease;
 use crate::network::{dnsmasq, firewall, names};
 use crate::spec::NetworkSpec;
 use crate::vm::Site;

@@ -29,7 +29,11 @@ pub fn down(site: &Site, config: Option<&Config>, name: &Name) -> Result<Fallen>
     let vms = vms_on(&work, &record.spec)?;
     if !vms.is_empty() {
         return Err(Error::refused(failed())
-            .source(Error::failed(format!("{} on it: {}", if vms.len() == 1 { "a VM runs" } else { "VMs run" }, names_of(&vms))))
+            .source(Error::failed(format!(
+                "{} on it: {}",
+                if vms.len() == 1 { "a VM runs" } else { "VMs run" },
+                names_of(&vms)
+            )))
             .hint(format!("stop them first: `v vm stop {}`", vms.join(" "))));
     }
     check_root(name).map_err(|_| Error::refused(failed()).source(Error::failed("only root can")))?;

@@ -59,7 +59,9 @@ pub fn views(site: &Site, config: Option<&Config>, store: Option<&Store>) -> Res
             record,
         });
     }
-    for record in records.into_iter().filter(|record| config.is_none_or(|config| config.network(&record.spec.name).is_none())) {
+    for record in
+        records.into_iter().filter(|record| config.is_none_or(|config| config.network(&record.spec.name).is_none()))
+    {
         views.push(View {
             name: record.spec.name.clone(),
             kind: match record.spec.switch {

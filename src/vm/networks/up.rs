@@ -212,7 +212,6 @@ pub fn repair(site: &Site, config: Option<&Config>, name: &Name) -> Result<Raise
     raised.map_err(|error| error.context(format!("cannot repair network `{name}`")))
 }
 
-
 /// [`repair`] of one that may have been put in order meanwhile: `false` then.
 pub(in crate::vm) fn mend(site: &Site, name: &Name) -> Result<bool> {
     if site.store()?.network(name)?.is_none() {

@@ -1,0 +1,129 @@
+//! Networks under VMs that run.
+
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use super::lan::{LAN, ip, on_a_host, ruleset, snapshot};
+use crate::fixtures::payload::{self, Variant};
+use crate::lifecycle::{Stage, template};
+use crate::trials;
+use crate::world::{Outcome, eventually};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        the_first_start_brings_its_network_up,
+        a_bridge_is_put_back_under_a_guest,
+        a_forward_that_is_taken_is_refused,
+        names_follow_the_vms,
+    ]
+}
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Templates `a` and `b`, each with a NIC on `lan` and these keys.
+fn stage(a: &str, b: &str) -> Result<Stage, crate::world::Skip> {
+    let stage = Stage::either()?;
+    let kernel = payload::build(stage.world.dir(), Variant::Button).expect("the payload is built");
+    let mut more = String::new();
+    for (name, keys) in [("ta", a), ("tb", b)] {
+        more += &template(name, &kernel);
+        more += &format!("[[template.vm.net]]\nname = \"lan\"\n{keys}\n");
+    }
+    stage.config(&(more + LAN));
+    Ok(stage)
+}
+
+fn the_first_start_brings_its_network_up() -> Outcome {
+    let stage = stage("", "")?;
+    let world = &stage.world;
+    on_a_host(world, || {
+        let before = snapshot();
+        stage.create("ta", "a");
+        assert_eq!(world.network("lan")["state"], "down");
+        assert_eq!(snapshot(), before, "a VM that does not run needs no network");
+        stage.start("a");
+        let row = world.network("lan");
+        assert_eq!((&row["state"], &row["vms"], &row["running"]), (&"up".into(), &1.into(), &1.into()));
+        assert!(ip("link show master vtest0").contains("v1n0"));
+        assert!(ruleset().contains("v1n0"), "{}", ruleset());
+        world.v(["network", "down", "lan"]).fails(4, &["`a`", "v vm stop a"]);
+        assert_eq!(world.network("lan")["state"], "up");
+
+        let rules = ruleset();
+        super::lan::run("nft", "flush ruleset");
+        world.v(["network", "repair", "lan"]).ok();
+        assert_eq!(ruleset(), rules);
+
+        world.v(["vm", "stop", "a"]).ok();
+        eventually("the firewall forgets it", LIMIT, || !ruleset().contains("v1n0"));
+        world.v(["network", "down", "lan"]).ok();
+        assert_eq!(snapshot(), before);
+        world.assert_no_network();
+    })
+}
+
+fn a_bridge_is_put_back_under_a_guest() -> Outcome {
+    let stage = stage("", "")?;
+    let world = &stage.world;
+    on_a_host(world, || {
+        stage.create("ta", "a");
+        stage.start("a");
+        let address = || ip("-brief address show");
+        ip("link delete vtest0");
+        eventually("bridge, port and address are back", LIMIT, || {
+            address().contains("10.44.0.1/24") && ip("link show").contains("master vtest0")
+        });
+        eventually("it is well", LIMIT, || world.network("lan")["state"] == "up");
+    })
+}
+
+fn a_forward_that_is_taken_is_refused() -> Outcome {
+    let stage = stage("ports = [\"8080:80\", \"5353:53/udp\"]", "ports = [\"127.0.0.1:8080:80\"]")?;
+    let world = &stage.world;
+    on_a_host(world, || {
+        stage.create("ta", "a");
+        stage.create("tb", "b");
+        let listener = TcpListener::bind("127.0.0.1:8080").expect("a port");
+        world.v(["vm", "start", "a"]).fails(4, &["8080"]);
+        drop(listener);
+        let socket = UdpSocket::bind("0.0.0.0:5353").expect("a port");
+        world.v(["vm", "start", "a"]).fails(4, &["5353"]);
+        drop(socket);
+        assert_eq!(world.state_of("a"), "stopped");
+        stage.start("a");
+        assert!(ruleset().contains("8080"), "{}", ruleset());
+        world.v(["vm", "start", "b"]).fails(4, &["127.0.0.1:8080:80", "`a`", "v vm stop a"]);
+        world.v(["vm", "stop", "a"]).ok();
+        eventually("its forward is gone", LIMIT, || !ruleset().contains("8080"));
+        stage.start("b");
+    })
+}
+
+fn names_follow_the_vms() -> Outcome {
+    let stage = stage("", "")?;
+    let world = &stage.world;
+    on_a_host(world, || {
+        stage.create("ta", "a");
+        world.v(["network", "up", "lan"]).ok();
+        let published = || {
+            let mut text = String::new();
+            for folder in ["hosts", "dhcp"] {
+                for entry in fs::read_dir(world.root().join("run/virshle/net/lan").join(folder)).into_iter().flatten() {
+                    text += &fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default();
+                }
+            }
+            text
+        };
+        let address = world.row("a")["address"].as_str().expect("an address").to_owned();
+        assert!(published().contains(&address) && published().contains("a.vm"), "{}", published());
+        world.v(["vm", "rename", "a", "renamed"]).ok();
+        assert!(published().contains("renamed.vm"), "{}", published());
+        stage.create("tb", "second");
+        assert!(published().contains("second.vm"), "{}", published());
+        world.v(["vm", "delete", "renamed"]).ok();
+        assert!(!published().contains("renamed"), "{}", published());
+    })
+}

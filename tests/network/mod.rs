@@ -1,0 +1,14 @@
+//! Networks that this host keeps, with the real `ip`, `nft` and `dnsmasq`, each test in a network
+//! namespace of its own.
+
+mod cycle;
+mod faults;
+mod guests;
+mod kill;
+mod lan;
+
+use libtest_mimic::Trial;
+
+pub fn trials() -> Vec<Trial> {
+    [cycle::trials(), faults::trials(), guests::trials(), kill::trials()].into_iter().flatten().collect()
+}
