@@ -2,8 +2,10 @@
 //! its UEFI firmware, reached by ssh, shut down in order. Slow, and the proof of the whole.
 
 mod clean_stop;
+mod liar;
 mod line;
 mod network;
+mod side;
 mod user_network;
 mod vhost_network;
 
@@ -24,6 +26,18 @@ pub fn trials() -> Vec<Trial> {
 
 /// Under emulation on two cores, with other tests beside it.
 pub const BOOT: &str = "400";
+
+/// Where guests with talk.py answer.
+pub const PORT: u16 = 7007;
+
+/// User data of a guest that has talk.py, and serves with it.
+pub fn with_talk() -> String {
+    format!(
+        "#cloud-config\nwrite_files:\n- path: /usr/local/bin/talk.py\n  permissions: '0755'\n  content: {}\n\
+         runcmd:\n- [systemd-run, --quiet, /usr/local/bin/talk.py, serve, '{PORT}']\n",
+        serde_json::to_string(include_str!("../guest/talk.py")).expect("JSON")
+    )
+}
 
 /// A world with QEMU, the guest's image, and a key of its own.
 pub struct Stage {

@@ -1,12 +1,14 @@
 //! Real guests on networks of four lines, in a host of the test's own: its network namespace has
 //! one cable, to another namespace with a server.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use super::{BOOT, Stage};
+use super::liar::Lie;
+use super::side::Side;
+use super::{BOOT, PORT, Stage, with_talk};
 use crate::fixtures::echo::{Echo, ask_tcp, ask_udp};
 use crate::fixtures::netns::{OUTSIDE, Outside, line, on_private_host};
 use crate::fixtures::ping::Ping;
@@ -22,13 +24,9 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 44, 0, 1);
-/// Where guests and the server outside answer.
-const PORT: u16 = 7007;
 /// The host's ports that lead there.
 const FORWARDED: u16 = 8080;
 const FORWARDED_UDP: u16 = 5353;
-/// Where the host hears what a guest tells.
-const HEARING: u16 = 9009;
 
 fn guests_on_networks_of_four_lines() -> Outcome {
     need_root()?;
@@ -59,14 +57,7 @@ fn guests(stage: &Stage) {
     let before = the_host();
     configure(stage);
 
-    let user_data = world.file(
-        "talk.yaml",
-        format!(
-            "#cloud-config\nwrite_files:\n- path: /usr/local/bin/talk.py\n  permissions: '0755'\n  content: {}\n\
-             runcmd:\n- [systemd-run, --quiet, /usr/local/bin/talk.py, serve, '{PORT}']\n",
-            serde_json::to_string(include_str!("../guest/talk.py")).expect("JSON")
-        ),
-    );
+    let user_data = world.file("talk.yaml", with_talk());
     let data = user_data.to_str().expect("a path");
     for (template, name) in [("open", "alpha"), ("plain", "beta"), ("apart", "gamma")] {
         world.v(["vm", "create", "-t", template, "-n", name, "-u", data]).ok();
@@ -78,7 +69,9 @@ fn guests(stage: &Stage) {
     let shown = world.v(["vm", "ls"]).ok().stdout;
     assert!(shown.contains("10.44.0.2") && shown.contains("10.45.0.2"), "{shown}");
     world.v(["vm", "start", "alpha", "beta", "gamma"]).ok();
-    world.v(["vm", "wait", "alpha", "beta", "gamma", "--timeout", BOOT]).ok();
+    // Three side by side take their time.
+    let wait = world.command(["vm", "wait", "alpha", "beta", "gamma", "--timeout", BOOT]);
+    run(wait, Duration::from_secs(500)).ok();
     exercised("networks", "Linux bridge, nftables, dnsmasq; Debian guests under QEMU (TCG)");
 
     let alpha = Side::of(stage, "alpha");
@@ -123,39 +116,6 @@ fn configure(stage: &Stage) {
         template("plain", "main", ""),
         template("apart", "apart", ""),
     ));
-}
-
-/// A guest, with the addresses that this host gave it.
-struct Side<'a> {
-    stage: &'a Stage,
-    name: &'static str,
-    ip: Ipv4Addr,
-    ip6: Ipv6Addr,
-    gateway6: Ipv6Addr,
-    mac: String,
-}
-
-impl<'a> Side<'a> {
-    fn of(stage: &'a Stage, name: &'static str) -> Self {
-        let nic = stage.world.info(name)["spec"]["nics"][0].clone();
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_else(|| panic!("{nic}")).to_owned();
-        let address = |key: &str| text(&nic["address"][key]).split('/').next().expect("an address").to_owned();
-        let ip6 = |key: &str| address(key).parse().expect("IPv6");
-        let ip = address("ip").parse().expect("IPv4");
-        Self { stage, name, ip, ip6: ip6("ip6"), gateway6: ip6("gateway6"), mac: text(&nic["mac"]) }
-    }
-
-    fn said(&self, command: &str) -> String {
-        self.stage.ssh(self.name, command).ok().stdout.trim().to_owned()
-    }
-
-    /// Does each of these in the guest, in one login; each prints one line.
-    fn all_said<const N: usize>(&self, commands: [String; N]) -> [String; N] {
-        let script = commands.iter().map(|command| format!("echo \"$({command})\"")).collect::<Vec<_>>().join("\n");
-        let said = self.said(&script);
-        let lines: Vec<String> = said.lines().map(str::to_owned).collect();
-        lines.try_into().unwrap_or_else(|_| panic!("one line for each of {commands:#?}:\n{said}"))
-    }
 }
 
 fn talk(kind: &str, to: impl std::fmt::Display, words: &str) -> String {
@@ -266,67 +226,10 @@ fn the_isolated_one(outside: &Outside, alpha: &Side<'_>, gamma: &Side<'_>, serve
 /// It takes its neighbour's address, then its MAC: what it tells then is not heard, and the
 /// neighbour's traffic goes on.
 fn a_guest_that_lies(alpha: &Side<'_>, beta: &Side<'_>) {
-    let hearing = Echo::serve(HEARING).expect("a server");
     let neighbour = Ping::start(beta.ip);
     eventually("the neighbour answers", Duration::from_secs(30), || neighbour.answers());
-    let script = format!(
-        r#"
-dev=$(ip -o link | awk -F': ' '/{own_mac}/ {{ print $2 }}')
-gw=$(ip neigh show {GATEWAY} dev $dev | awk '{{ print $3 }}')
-systemctl stop systemd-networkd.socket systemd-networkd
-tell() {{ talk.py tell {GATEWAY} {HEARING} "$1"; talk.py tell {gateway6} {HEARING} "$1-6"; }}
-# To the host's own MAC, whatever ARP says.
-known() {{ ip neigh replace {GATEWAY} lladdr $gw dev $dev; ip -6 neigh replace {gateway6} lladdr $gw dev $dev; }}
-own() {{
-  ip address flush dev $dev scope global
-  ip address add {own}/24 dev $dev; ip address add {own6}/64 dev $dev nodad
-  known
-}}
-others() {{
-  ip address flush dev $dev scope global
-  ip address add {other}/24 dev $dev; ip address add {other6}/64 dev $dev nodad
-  known
-}}
-tell honest
-others
-tell address
-# ARP and neighbour discovery in the neighbour's name.
-ip neigh flush dev $dev nud permanent
-ping -c 2 -W 1 {GATEWAY} >/dev/null
-ping -c 2 -W 1 {gateway6} >/dev/null
-ip link set $dev address {other_mac}
-own
-tell mac
-others
-tell both
-ip link set $dev address {own_mac}
-own
-tell honest-again
-systemctl start systemd-networkd
-"#,
-        own_mac = alpha.mac,
-        own = alpha.ip,
-        own6 = alpha.ip6,
-        other = beta.ip,
-        other6 = beta.ip6,
-        other_mac = beta.mac,
-        gateway6 = alpha.gateway6,
-    );
-    let begun = std::time::Instant::now();
-    // As a unit: the login that starts it may lose its line to the guest's lies.
-    let login = format!("sudo tee /run/lie >/dev/null <<'END'\n{script}END\nsudo systemd-run --quiet sh /run/lie");
-    alpha.said(&login);
-    let heard = || hearing.heard().into_iter().map(|(_, words)| words).collect::<Vec<_>>();
-    eventually("it is honest again", Duration::from_secs(120), || {
-        heard().iter().any(|words| words == "honest-again-6")
-    });
-    let mut told = heard();
-    told.sort();
-    told.dedup();
-    assert_eq!(told, ["honest", "honest-6", "honest-again", "honest-again-6"], "nothing else got through");
-    for (from, words) in hearing.heard() {
-        assert!(from == IpAddr::from(alpha.ip) || from == IpAddr::from(alpha.ip6), "{words} from {from}");
-    }
+    let begun = Instant::now();
+    alpha.lies(&Lie { ip: beta.ip, ip6: beta.ip6, mac: beta.mac.clone() });
     assert!(neighbour.answers(), "the neighbour still answers");
     let silence = neighbour.silence(begun);
     assert!(silence < Duration::from_secs(3), "the neighbour was silent for {silence:?}");
