@@ -30,15 +30,6 @@ pub const BOOT: &str = "400";
 /// Where guests with talk.py answer.
 pub const PORT: u16 = 7007;
 
-/// User data of a guest that has talk.py, and serves with it.
-pub fn with_talk() -> String {
-    format!(
-        "#cloud-config\nwrite_files:\n- path: /usr/local/bin/talk.py\n  permissions: '0755'\n  content: {}\n\
-         runcmd:\n- [systemd-run, --quiet, /usr/local/bin/talk.py, serve, '{PORT}']\n",
-        serde_json::to_string(include_str!("../guest/talk.py")).expect("JSON")
-    )
-}
-
 /// A world with QEMU, the guest's image, and a key of its own.
 pub struct Stage {
     pub world: World,
@@ -78,6 +69,19 @@ impl Stage {
             copy
         };
         (public(&self.guest.kernel), public(&self.guest.initrd))
+    }
+
+    /// The options that give a guest this test's user, and talk.py, which serves.
+    pub fn with_talk(&self) -> [String; 4] {
+        let key = fs::read_to_string(self.key.with_extension("pub")).expect("the key");
+        let users = format!("[[user]]\nname = \"tester\"\n[user.ssh]\nauthorized_keys = ['''{}''']\n", key.trim());
+        let talk = format!(
+            "#cloud-config\nwrite_files:\n- path: /usr/local/bin/talk.py\n  permissions: '0755'\n  content: {}\n\
+             runcmd:\n- [systemd-run, --quiet, /usr/local/bin/talk.py, serve, '{PORT}']\n",
+            serde_json::to_string(include_str!("../guest/talk.py")).expect("JSON")
+        );
+        let file = |name: &str, text: String| self.world.file(name, text).to_str().expect("a path").to_owned();
+        ["-u".to_owned(), file("users.toml", users), "-u".to_owned(), file("talk.yaml", talk)]
     }
 
     pub fn kill_supervisor(&self, name: &str, signal: rustix::process::Signal) {

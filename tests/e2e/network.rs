@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 
 use super::liar::Lie;
 use super::side::Side;
-use super::{BOOT, PORT, Stage, with_talk};
+use super::{BOOT, PORT, Stage};
 use crate::fixtures::echo::{Echo, ask_tcp, ask_udp};
 use crate::fixtures::netns::{OUTSIDE, Outside, line, on_private_host};
 use crate::fixtures::ping::Ping;
@@ -57,10 +57,9 @@ fn guests(stage: &Stage) {
     let before = the_host();
     configure(stage);
 
-    let user_data = world.file("talk.yaml", with_talk());
-    let data = user_data.to_str().expect("a path");
+    let talk = stage.with_talk();
     for (template, name) in [("open", "alpha"), ("plain", "beta"), ("apart", "gamma")] {
-        world.v(["vm", "create", "-t", template, "-n", name, "-u", data]).ok();
+        world.v(["vm", "create", "-t", template, "-n", name].into_iter().chain(talk.iter().map(String::as_str))).ok();
     }
     // Before anything runs, and without asking anybody.
     assert_eq!(world.row("alpha")["address"], "10.44.0.2");

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use super::clean_stop::Writer;
 use super::liar::Lie;
 use super::side::Side;
-use super::{BOOT, Stage, with_talk};
+use super::{BOOT, Stage};
 use crate::fixtures::netns::on_private_host;
 use crate::fixtures::ovs::PrivateOvs;
 use crate::fixtures::ping::Ping;
@@ -49,15 +49,16 @@ fn a_guest(stage: &Stage) -> Outcome {
          [[template.vm.net]]\nname = \"main\"\n[template.vm.net.type.vhost]\n",
         ovs.db, kernel, initrd, stage.guest.cmdline, stage.guest.disk
     ));
-    let talk = world.file("talk.yaml", with_talk());
-    world.v(["vm", "create", "-t", "xs", "-n", "plugged", "--start", "-u", talk.to_str().expect("a path")]).ok();
+    let talk = stage.with_talk();
+    let create = ["vm", "create", "-t", "xs", "-n", "plugged", "--start"];
+    world.v(create.into_iter().chain(talk.iter().map(String::as_str))).ok();
     assert_eq!(world.row("plugged")["address"], "10.99.44.2");
     assert_eq!(world.info("plugged")["hypervisor_user"], "nobody");
     exercised("privileges", "root, with a QEMU that runs as another user (vhost)");
     world.v(["vm", "wait", "plugged", "--timeout", BOOT]).ok();
     let said = |command: &str| stage.ssh("plugged", command).ok().stdout.trim().to_owned();
     assert_eq!(said("hostname"), "plugged");
-    assert_eq!(said("id -un"), "tester", "the caller's own name");
+    assert_eq!(said("id -un"), "tester");
     let addresses = said("ip -4 -o address show scope global");
     assert!(addresses.contains("10.99.44.2/24"), "its static address: {addresses}");
     let mac = world.row("plugged")["nics"][0]["mac"].as_str().expect("a MAC").to_owned();
