@@ -177,11 +177,9 @@ fn the_host_and_forwards(stage: &Stage, outside: &Outside, alpha: &Side<'_>, bet
     });
     let seen = Ok(format!("{SERVER} x"));
     assert_eq!(from_outside, (seen.clone(), seen), "TCP and UDP from outside, under their own address");
-    // The neighbour, and the guest itself, through the host's address.
+    // The neighbour, through the host's address.
     let said = beta.all_said([format!("talk.py tcp {HOST} {FORWARDED} x")]);
     assert!(said[0].ends_with(" x") && !said[0].starts_with("nothing"), "a neighbour through the forward: {}", said[0]);
-    let said = alpha.all_said([format!("talk.py tcp {HOST} {FORWARDED} x")]);
-    assert!(said[0].ends_with(" x") && !said[0].starts_with("nothing"), "itself through the forward: {}", said[0]);
 }
 
 fn the_isolated_one(outside: &Outside, alpha: &Side<'_>, gamma: &Side<'_>, server: &Echo) {
