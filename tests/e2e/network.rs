@@ -77,7 +77,7 @@ fn guests(stage: &Stage) {
     let beta = Side::of(stage, "beta");
     let gamma = Side::of(stage, "gamma");
     neighbours_and_the_outside(&alpha, &beta);
-    the_host_and_forwards(stage, &outside, &alpha, &beta);
+    the_host_and_forwards(stage, &outside, &beta);
     the_isolated_one(&outside, &alpha, &gamma, &server);
     a_guest_that_lies(&alpha, &beta);
 
