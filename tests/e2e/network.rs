@@ -152,7 +152,7 @@ fn neighbours_and_the_outside(alpha: &Side<'_>, beta: &Side<'_>) {
     assert_eq!(beta.said(&ping("-6", "alpha")), "answers");
 }
 
-fn the_host_and_forwards(stage: &Stage, outside: &Outside, alpha: &Side<'_>, beta: &Side<'_>) {
+fn the_host_and_forwards(stage: &Stage, outside: &Outside, beta: &Side<'_>) {
     // A program that knows nothing of `v`.
     let resolved = line("getent ahostsv4 beta.vm");
     assert!(resolved.starts_with(&beta.ip.to_string()), "{resolved}");
