@@ -75,6 +75,10 @@ in
         cfg.package
         pkgs.cloud-hypervisor
         pkgs.qemu_kvm
+        # Networks: bridges, the firewall, names and addresses.
+        pkgs.iproute2
+        pkgs.nftables
+        pkgs.dnsmasq
       ]
       ++ lib.optional pkgs.stdenv.hostPlatform.isx86_64 pkgs.OVMF-cloud-hypervisor.fd;
 
@@ -117,6 +121,7 @@ in
       in
       {
         "virshle-vm@" = unit;
+        "virshle-network@" = unit;
         virshle-shutdown = unit;
         virshle-autostart = unit // {
           wantedBy = [ "multi-user.target" ];

@@ -10,6 +10,7 @@ mod cli;
 mod crash;
 mod e2e;
 mod faults;
+mod firewall;
 mod fixtures;
 mod golden;
 mod layering;
@@ -25,6 +26,9 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
+    if let Some(code) = firewall::as_a_child() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     // Two cores, and several tests that boot a guest: more at once only makes each slower.
     arguments.test_threads = arguments.test_threads.or(Some(2));
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         lifecycle::trials(),
         network::trials(),
         faults::trials(),
+        firewall::trials(),
         relay::trials(),
         storm::trials(),
         systemd::trials(),

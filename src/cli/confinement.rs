@@ -41,7 +41,7 @@ pub(super) fn examine(add: &mut Add<'_>, site: &Site, config: Option<&Config>) {
             as_whom("root: a guest that breaks out of one owns this host"),
             Some(match site.dirs.mode {
                 Mode::System => "leave `user = \"root\"` out of `[node]`",
-                _ => "name a user in `[node] user`, e.g. `user = \"nobody\"`",
+                _ => "set `user = \"virshle-vm\"` in `[node]`, after `useradd --system --user-group virshle-vm`",
             }),
         ),
     }

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::host::{self, Mode, ServiceManager, find_program};
 use crate::hypervisor::{Host, Kvm, cloud_hypervisor, qemu};
 use crate::network::ovs::Ovs;
-use crate::spec::{Boot, Limits, Size};
+use crate::network::passt::Passt;
+use crate::spec::{Boot, Limits, Serves, Size};
 use crate::store::Store;
 use crate::vm::{self, Site, repair};
 
@@ -174,6 +175,7 @@ fn examine(site: &Site, by_member: bool) -> Vec<Finding> {
     if let Some(config) = &config {
         networks(&mut add, config);
     }
+    beside(&mut add);
     service_manager(&mut add, site, config.as_ref());
     storage(&mut add, site);
     left_overs(&mut add, site);
@@ -226,6 +228,37 @@ fn open_vswitch(add: &mut Add<'_>, ovs: &Ovs) {
             Err(error) => add("open vswitch", Health::Optional, error.message().to_owned(), error.hint_text()),
         },
         Err(error) => add("open vswitch", Health::Optional, error.message().to_owned(), error.hint_text()),
+    }
+}
+
+/// The programs that run beside a hypervisor.
+fn beside(add: &mut Add<'_>) {
+    const PASST: &str = "install passt 2024_11_27 or later; QEMU needs none";
+    match Passt::find() {
+        Passt::Serves(program) => add("passt", Health::Ok, program.display().to_string(), None),
+        Passt::TooOld(program) => add(
+            "passt",
+            Health::Optional,
+            format!("{} has no `--vhost-user`: no `user` networks under cloud-hypervisor", program.display()),
+            Some(PASST),
+        ),
+        Passt::Missing => add(
+            "passt",
+            Health::Optional,
+            "not on PATH (`user` networks under cloud-hypervisor)".to_owned(),
+            Some(PASST),
+        ),
+    }
+    let line = Serves::Line.program();
+    match (host::open_vhost_vsock(), find_program(line)) {
+        (Ok(_), _) => add("vsock for qemu", Health::Ok, "/dev/vhost-vsock opens".to_owned(), None),
+        (Err(_), Some(program)) => add("vsock for qemu", Health::Ok, program.display().to_string(), None),
+        (Err(error), None) => add(
+            "vsock for qemu",
+            Health::Optional,
+            format!("neither /dev/vhost-vsock ({error}) nor `{line}`: guests are reached by their networks alone"),
+            Some("load the module: `modprobe vhost_vsock`"),
+        ),
     }
 }
 

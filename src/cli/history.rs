@@ -47,6 +47,7 @@ fn what(entry: &Entry) -> Cell {
         Happening::GaveUp { .. }
         | Happening::PortLost { .. }
         | Happening::PortDead { .. }
+        | Happening::HelperEnded { .. }
         | Happening::Unreadable { .. } => Tone::Bad,
         Happening::Rebooted | Happening::WatchdogFired | Happening::Repaired { .. } => Tone::Busy,
     };

@@ -8,13 +8,16 @@ mod completions;
 mod config;
 mod confinement;
 mod doctor;
+mod door;
 mod gate;
+mod guard;
 mod events;
 mod history;
 mod man;
 mod network;
 mod relay;
 mod repair;
+mod ssh_config;
 mod supervise;
 mod table;
 mod template;
@@ -74,6 +77,7 @@ enum Command {
     Events(events::Events),
     Doctor(doctor::Doctor),
     Repair(repair::Repair),
+    SshConfig(ssh_config::SshConfig),
     Completions(completions::Completions),
     Man(man::Man),
     Units(units::Units),
@@ -137,6 +141,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Events(events) => events.run(&site, ui),
         Command::Doctor(doctor) => doctor.run(&site, ui),
         Command::Repair(repair) => repair.run(&site, ui),
+        Command::SshConfig(command) => command.run(&site, ui),
         Command::Completions(completions) => completions.run(ui),
         Command::Man(man) => man.run(ui),
         Command::Units(units) => units.run(ui),

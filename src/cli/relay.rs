@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::{Args, Parser};
 
+use super::ssh_config::SshConfig;
 use super::ui::Ui;
 use super::{Cli, Command, config, network, root_of_environment, template, vm};
 use crate::error::{Error, OrFailed, Result};
@@ -59,6 +60,8 @@ fn place(command: &Command) -> Place {
             | vm::Command::Log(_)
             | vm::Command::History(_)
             | vm::Command::SshTarget(_)
+            | vm::Command::SshProxy(_)
+            | vm::Command::SshHosts(_)
             | vm::Command::Wait(_)
             | vm::Command::ShowLaunch(_) => Place::Helper,
             vm::Command::Ssh(_) => Place::Split,
@@ -76,6 +79,7 @@ fn place(command: &Command) -> Place {
         | Command::Events(_)
         | Command::Doctor(_)
         | Command::Repair(_) => Place::Helper,
+        Command::SshConfig(_) => Place::Split,
         Command::Config(config::Command::Check(check)) if check.is_of_a_file() => Place::Caller,
         Command::Config(config::Command::Check(_)) => Place::Helper,
         Command::Config(config::Command::Schema)
@@ -157,7 +161,8 @@ pub(super) fn elsewhere(cli: Cli, ui: &Ui) -> Result<ControlFlow<u8, Cli>> {
     if cli.session || place == Place::Caller {
         return Ok(ControlFlow::Continue(cli));
     }
-    let Some(dirs) = helper(cli.root.clone().or_else(root_of_environment).as_deref()) else {
+    let root = cli.root.clone().or_else(root_of_environment);
+    let Some(dirs) = helper(root.as_deref()) else {
         return Ok(ControlFlow::Continue(cli));
     };
     let path = dirs.helper_socket();
@@ -182,7 +187,18 @@ pub(super) fn elsewhere(cli: Cli, ui: &Ui) -> Result<ControlFlow<u8, Cli>> {
                 return Ok(ControlFlow::Break(code));
             }
             let target = serde_json::from_str(&answer).or_failed(|| "root's helper answered oddly".to_owned())?;
-            ssh.run_from_afar(target, &Dirs::find(None)?, ui)?;
+            ssh.run_from_afar(target, &Dirs::find(None)?, root.as_deref(), ui)?;
+            Ok(ControlFlow::Break(0))
+        }
+        Command::SshConfig(_) => {
+            let question = ["vm", "ssh-hosts"].map(str::to_owned).to_vec();
+            let (code, answer) = ask(stream, question, Stdio::inherited().or_failed(failed)?)?;
+            if code != 0 {
+                return Ok(ControlFlow::Break(code));
+            }
+            let hosts: Vec<vm::Host> =
+                serde_json::from_str(&answer).or_failed(|| "root's helper answered oddly".to_owned())?;
+            SshConfig::run_from_afar(&hosts, &Dirs::find(None)?, root.as_deref(), ui)?;
             Ok(ControlFlow::Break(0))
         }
         command => {
@@ -266,6 +282,9 @@ mod tests {
             ("-v vm delete --force --all", true),
             ("vm console web", true),
             ("vm ssh-target -- web", true),
+            ("vm ssh-proxy -- vm/web", true),
+            ("vm ssh-hosts", true),
+            ("ssh-config", false),
             ("template show xs", true),
             ("config check", true),
             ("network ls", true),

@@ -1,12 +1,13 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::complete;
 use super::table::Table;
 use super::ui::{Format, Ui};
+use super::{complete, guard};
 use crate::config::{Config, Template};
 use crate::error::Result;
-use crate::template;
+use crate::spec::{Guard, Link};
+use crate::template::{self, Settled};
 use crate::vm::{self, Site};
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +64,16 @@ struct NetRow {
     kind: &'static str,
     bridge: Option<String>,
     subnet: Option<String>,
+    /// Whether Virshle makes the bridge, as far as the config says it.
+    kept: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<Guard>,
 }
 
 pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
@@ -89,7 +100,6 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
 }
 
 fn row(config: &Config, template: &Template) -> Result<Row> {
-    use crate::spec::Link;
     let disks = template::disks(config, template)?
         .into_iter()
         .map(|disk| DiskRow {
@@ -99,7 +109,7 @@ fn row(config: &Config, template: &Template) -> Result<Row> {
             readonly: disk.readonly,
         })
         .collect();
-    let networks = template::nics(config, template)?
+    let networks = template::nics(config, template, &mut |network| Ok(Settled::by_config(network)))?
         .into_iter()
         .map(|nic| {
             let (kind, bridge) = match nic.link {
@@ -112,6 +122,11 @@ fn row(config: &Config, template: &Template) -> Result<Row> {
                 kind,
                 bridge,
                 subnet: nic.subnet.map(|subnet| subnet.net.to_string()),
+                kept: nic.guard.is_some(),
+                address: nic.address.map(|address| address.to_string()),
+                mac: nic.mac.map(|mac| mac.to_string()),
+                ports: nic.forwards.iter().map(ToString::to_string).collect(),
+                guard: nic.guard.filter(|guard| *guard != Guard::default()),
             }
         })
         .collect();
@@ -169,8 +184,19 @@ fn details(rows: &[Row]) -> Table {
         }
         for net in &row.networks {
             let on = net.bridge.as_ref().map(|bridge| format!(" on `{bridge}`")).unwrap_or_default();
-            let addresses = net.subnet.as_ref().map(|subnet| format!(", addresses from {subnet}")).unwrap_or_default();
-            line(format!("network {}", net.network), format!("{}{on}{addresses}", net.kind));
+            let addresses = match (&net.address, &net.subnet) {
+                (Some(address), _) => format!(", {address}"),
+                (None, Some(subnet)) => format!(", addresses from {subnet}"),
+                (None, None) => String::new(),
+            };
+            let mac = net.mac.as_ref().map(|mac| format!(", {mac}")).unwrap_or_default();
+            line(format!("network {}", net.network), format!("{}{on}{addresses}{mac}", net.kind));
+            if !net.ports.is_empty() {
+                line("  ports".into(), net.ports.join(", "));
+            }
+            for (key, text) in net.guard.iter().flat_map(guard::lines) {
+                line(format!("  {key}"), text);
+            }
         }
         line("runs on".into(), row.why.clone().unwrap_or_default());
     }

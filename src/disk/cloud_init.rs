@@ -1,9 +1,12 @@
 //! What a guest is told at its first boot, as cloud-init's NoCloud source reads it: three documents
 //! made of data, serialised once. They are JSON, which cloud-init's YAML reader takes as it is and
-//! in which no character of a name, a key or a comment can mean anything else.
+//! in which no character of a name, a key or a comment can mean anything else. The fourth is the
+//! same for every guest.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use super::mime::{self, Body, CLOUD_CONFIG};
@@ -18,6 +21,13 @@ const HEAD: &str = "#cloud-config\n";
 pub(super) fn meta_data(seed: &Seed) -> String {
     document(&json!({ "instance-id": seed.instance, "local-hostname": seed.hostname }))
 }
+
+/// Serves ssh over vsock in guests whose systemd is too old to do so.
+///
+/// A boothook, and not a cloud-config: the keys of one (`write_files`, `runcmd`) give way to the
+/// same keys of the user's, and its modules may be switched off in the image. It is vendor data, so
+/// who does not want any says `vendor_data: { enabled: false }`. Nothing is put into its text.
+pub(super) const VENDOR_DATA: &str = include_str!("vendor_data.sh");
 
 /// One cloud-config, or an archive of it and the raw parts.
 ///
@@ -78,19 +88,41 @@ pub(super) fn network_config(nics: &[Nic]) -> String {
 fn ethernet(nic: &Nic) -> Value {
     let mut entry = Map::new();
     entry.insert("match".into(), json!({ "macaddress": nic.mac }));
+    if let Some(mtu) = nic.mtu {
+        entry.insert("mtu".into(), mtu.into());
+    }
     let Some(address) = &nic.address else {
         entry.insert("dhcp4".into(), true.into());
         return entry.into();
     };
     entry.insert("dhcp4".into(), false.into());
-    entry.insert("addresses".into(), json!([address.ip]));
-    if let Some(gateway) = address.gateway {
-        // Not `default`: cloud-init's own renderers before 23.1 do not know the word, and
-        // `gateway4` is deprecated.
-        entry.insert("routes".into(), json!([{ "to": "0.0.0.0/0", "via": gateway }]));
+    let mut addresses = vec![IpNet::V4(address.ip)];
+    addresses.extend(address.ip6.map(IpNet::V6));
+    entry.insert("addresses".into(), json!(addresses));
+    if address.ip6.is_some() {
+        // All of it is here. Renderers that do not know the word for a static address (networkd
+        // before 24.1) take the router's advertisement too, which says the same.
+        entry.insert("accept-ra".into(), false.into());
     }
+    // Not `default`: cloud-init's own renderers before 23.1 do not know the word, and `gateway4` is
+    // deprecated. They make `::/64` of `::/0` too, and their guests have IPv6's default route from
+    // the advertisement. One that can write a single route only takes the first one's family: IPv4.
+    let route = |to: &str, via: IpAddr| json!({ "to": to, "via": via });
+    let mut routes = Vec::new();
+    routes.extend(address.gateway.map(|gateway| route("0.0.0.0/0", gateway.into())));
+    routes.extend(address.gateway6.filter(|_| address.ip6.is_some()).map(|gateway| route("::/0", gateway.into())));
+    if !routes.is_empty() {
+        entry.insert("routes".into(), routes.into());
+    }
+    let mut nameservers = Map::new();
     if !address.dns.is_empty() {
-        entry.insert("nameservers".into(), json!({ "addresses": address.dns }));
+        nameservers.insert("addresses".into(), json!(address.dns));
+    }
+    if let Some(domain) = &address.domain {
+        nameservers.insert("search".into(), json!([domain]));
+    }
+    if !nameservers.is_empty() {
+        entry.insert("nameservers".into(), nameservers.into());
     }
     entry.into()
 }
@@ -161,10 +193,18 @@ fn document(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
     use super::super::mime::Part;
     use super::super::mime::tests::read_back;
     use super::super::seed::tests::{nic, seed, user as named};
     use super::*;
+    use crate::host;
+
+    const UNITS: &str = "etc/systemd/system";
+    const GENERATOR: &str = "usr/lib/systemd/system-generators/systemd-ssh-generator";
 
     fn json_of(text: &str) -> Value {
         serde_json::from_str(text.strip_prefix("#cloud-config\n").unwrap_or(text)).unwrap()
@@ -284,5 +324,120 @@ mod tests {
         let mac = mac(1);
         assert_eq!(mac.as_str().unwrap(), nic(1, None).mac.to_string());
         assert_eq!(mac.as_str().unwrap(), mac.as_str().unwrap().to_lowercase());
+    }
+    #[test]
+    fn a_kept_network() {
+        let dns: &[&str] = &["10.44.0.1", "fd00:1:2::1"];
+        let mut nics = [nic(0, Some(("10.44.0.5/24", Some("10.44.0.1"), dns))), nic(1, None), nic(2, None)];
+        let address = nics[0].address.as_mut().unwrap();
+        address.ip6 = Some("fd00:1:2::5/64".parse().unwrap());
+        address.gateway6 = Some("fd00:1:2::1".parse().unwrap());
+        address.domain = Some("vm".to_owned());
+        nics[0].mtu = Some(1400);
+        nics[1].mtu = Some(9000);
+        // It reaches its neighbours, and nothing else.
+        nics[2].address = nics[0].address.clone();
+        let alone = nics[2].address.as_mut().unwrap();
+        (alone.gateway, alone.gateway6, alone.dns) = (None, None, Vec::new());
+        let config = json_of(&network_config(&nics));
+        let mac = |index: usize| nics[index].mac.to_string();
+        assert_eq!(
+            config["ethernets"],
+            json!({
+                "nic0": {
+                    "match": { "macaddress": mac(0) },
+                    "mtu": 1400,
+                    "dhcp4": false,
+                    "addresses": ["10.44.0.5/24", "fd00:1:2::5/64"],
+                    "accept-ra": false,
+                    "routes": [
+                        { "to": "0.0.0.0/0", "via": "10.44.0.1" },
+                        { "to": "::/0", "via": "fd00:1:2::1" },
+                    ],
+                    "nameservers": { "addresses": ["10.44.0.1", "fd00:1:2::1"], "search": ["vm"] },
+                },
+                "nic1": { "match": { "macaddress": mac(1) }, "mtu": 9000, "dhcp4": true },
+                "nic2": {
+                    "match": { "macaddress": mac(2) },
+                    "dhcp4": false,
+                    "addresses": ["10.44.0.5/24", "fd00:1:2::5/64"],
+                    "accept-ra": false,
+                    "nameservers": { "search": ["vm"] },
+                },
+            })
+        );
+    }
+    /// It is run as a guest would, with every path in a folder and a `systemctl` that tells.
+    #[test]
+    fn ssh_over_vsock_is_installed_once_and_only_where_it_is_needed() {
+        let script = VENDOR_DATA.strip_prefix("#cloud-boothook\n").unwrap();
+        assert!(script.starts_with("#!/bin/sh\n"), "cloud-init runs what follows its own line");
+        let sh = host::find_program("sh").unwrap();
+        type Guest = (&'static str, fn(&Path), bool);
+        let rows: [Guest; 6] = [
+            ("a usual guest", |_| {}, true),
+            ("no vsock", |root| fs::remove_file(root.join("dev/vsock")).unwrap(), false),
+            ("no systemd", |root| fs::remove_dir(root.join("run/systemd/system")).unwrap(), false),
+            ("no sshd", |root| fs::remove_file(root.join("usr/sbin/sshd")).unwrap(), false),
+            ("systemd does it", |root| fs::write(root.join(GENERATOR), "").unwrap(), false),
+            ("masked", |root| symlink("/dev/null", root.join(UNITS).join("virshle-ssh-vsock.socket")).unwrap(), false),
+        ];
+        for (what, prepare, installed) in rows {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path();
+            for folder in ["dev", "run/systemd/system", "usr/sbin", "usr/bin", UNITS, GENERATOR] {
+                fs::create_dir_all(root.join(folder)).unwrap();
+            }
+            fs::remove_dir(root.join(GENERATOR)).unwrap();
+            fs::write(root.join("dev/vsock"), "").unwrap();
+            for (name, text) in [
+                ("sbin/sshd", "#!/bin/sh\n".to_owned()),
+                ("bin/systemctl", format!("#!/bin/sh\necho \"$@\" >>{}/told\n", root.display())),
+            ] {
+                let program = root.join("usr").join(name);
+                fs::write(&program, text).unwrap();
+                fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            for tool in ["cat", "mkdir", "ln"] {
+                symlink(host::find_program(tool).unwrap(), root.join("usr/bin").join(tool)).unwrap();
+            }
+            prepare(root);
+            let moved = ["/etc/systemd", "/run/systemd", "/dev/vsock", "/usr/lib/systemd"]
+                .iter()
+                .fold(script.to_owned(), |text, path| text.replace(path, &format!("{}{path}", root.display())));
+            let path = format!("PATH={0}/usr/sbin:{0}/usr/bin\n", root.display());
+            let moved =
+                moved.lines().map(|line| if line.starts_with("PATH=") { path.clone() } else { format!("{line}\n") });
+            let hook = root.join("hook");
+            fs::write(&hook, moved.collect::<String>()).unwrap();
+            // At every boot.
+            for _ in 0..2 {
+                host::Program::new(&sh).arg(&hook).run().unwrap_or_else(|error| panic!("{what}: {error:?}"));
+            }
+
+            let units = root.join(UNITS);
+            let read = |name: &str| fs::read_to_string(units.join(name));
+            let told = fs::read_to_string(root.join("told")).unwrap_or_default();
+            if !installed {
+                assert_eq!(told, "", "{what}");
+                assert!(read("virshle-ssh-vsock@.service").is_err(), "{what}");
+                continue;
+            }
+            assert_eq!(
+                told, "--no-block start virshle-ssh-vsock.socket\n",
+                "{what}: the second time there is nothing to do"
+            );
+            let socket = read("sockets.target.wants/virshle-ssh-vsock.socket").unwrap();
+            assert_eq!(socket, read("virshle-ssh-vsock.socket").unwrap(), "{what}: enabled");
+            assert!(socket.contains("\nListenStream=vsock::22\nAccept=yes\n"), "{socket}");
+            let service = read("virshle-ssh-vsock@.service").unwrap();
+            assert!(service.contains(&format!("\nExecStart=-{}/usr/sbin/sshd -i\n", root.display())), "{service}");
+            if let Some(analyze) = host::find_program("systemd-analyze") {
+                let unit = units.join("virshle-ssh-vsock.socket");
+                host::Program::new(analyze).arg("verify").arg("--man=no").arg(unit).run().unwrap();
+            } else {
+                eprintln!("skipped: systemd-analyze is not installed");
+            }
+        }
     }
 }

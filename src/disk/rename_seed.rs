@@ -24,7 +24,7 @@ const MOST: u64 = 64 << 20;
 pub fn rename_seed(path: &Path, hostname: &Name) -> Result<()> {
     let shown = path.display();
     let failed = || format!("cannot write another host name into the first-boot volume `{shown}`");
-    let (id, [meta_data, user_data, network_config]) = read(path).or_failed(failed)?;
+    let Documents { id, meta_data, user_data, network_config, vendor_data } = read(path).or_failed(failed)?;
     let renamed = cloud_init::rename_meta_data(&meta_data, hostname)
         .zip(cloud_init::rename_user_data(&user_data, hostname))
         .ok_or_else(|| {
@@ -36,20 +36,43 @@ pub fn rename_seed(path: &Path, hostname: &Name) -> Result<()> {
         return Ok(());
     }
     let (meta_data, user_data) = renamed;
-    let files = [("meta-data", &*meta_data), ("user-data", &*user_data), ("network-config", &*network_config)];
+    let mut files = vec![("meta-data", &*meta_data), ("user-data", &*user_data), ("network-config", &*network_config)];
+    files.extend(vendor_data.as_deref().map(|text| (VENDOR_DATA, text)));
     volume::fat(LABEL, id, &files).and_then(|bytes| replace(path, &bytes)).or_failed(failed)
 }
 
-/// The volume's id and its three documents.
-fn read(path: &Path) -> io::Result<(u32, [String; 3])> {
+const VENDOR_DATA: &str = "vendor-data";
+
+/// What a volume holds.
+struct Documents {
+    id: u32,
+    meta_data: String,
+    user_data: String,
+    network_config: String,
+    /// Volumes of an earlier program have none.
+    vendor_data: Option<String>,
+}
+
+fn read(path: &Path) -> io::Result<Documents> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MOST).read_to_end(&mut bytes)?;
     let system = FileSystem::new(Cursor::new(bytes), FsOptions::new())?;
-    let mut documents = [const { String::new() }; 3];
-    for (text, name) in documents.iter_mut().zip(["meta-data", "user-data", "network-config"]) {
-        system.root_dir().open_file(name)?.read_to_string(text)?;
-    }
-    Ok((system.volume_id(), documents))
+    let text = |name: &str| {
+        let mut text = String::new();
+        system.root_dir().open_file(name)?.read_to_string(&mut text)?;
+        Ok::<_, io::Error>(text)
+    };
+    let vendor_data = match text(VENDOR_DATA) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        read => Some(read?),
+    };
+    Ok(Documents {
+        id: system.volume_id(),
+        meta_data: text("meta-data")?,
+        user_data: text("user-data")?,
+        network_config: text("network-config")?,
+        vendor_data,
+    })
 }
 
 /// The new file belongs to whom the old one did: the hypervisor may run as another user.
@@ -101,6 +124,27 @@ mod tests {
             fs::remove_file(&path).unwrap();
             fs::remove_file(&expected).unwrap();
         }
+    }
+
+    /// A volume of an earlier program gets nothing but the name.
+    #[test]
+    fn one_without_vendor_data_stays_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, expected) = (dir.path().join("seed.img"), dir.path().join("expected.img"));
+        let (seed, name) = (full(), "other".parse::<Name>().unwrap());
+        let old = |hostname: &Name| {
+            let seed = super::super::Seed { hostname: hostname.clone(), ..seed.clone() };
+            let files = [
+                ("meta-data", cloud_init::meta_data(&seed)),
+                ("user-data", cloud_init::user_data(&seed).unwrap()),
+                ("network-config", cloud_init::network_config(&seed.nics)),
+            ];
+            volume::fat(LABEL, 7, &files.each_ref().map(|(name, content)| (*name, &**content))).unwrap()
+        };
+        fs::write(&path, old(&seed.hostname)).unwrap();
+        fs::write(&expected, old(&name)).unwrap();
+        rename_seed(&path, &name).unwrap();
+        assert!(fs::read(&path).unwrap() == fs::read(&expected).unwrap());
     }
 
     #[test]

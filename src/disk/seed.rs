@@ -27,8 +27,8 @@ pub(super) const LABEL: &str = "CIDATA";
 /// Far more than any user data; what is larger was not meant to be.
 const MOST: usize = 16 << 20;
 
-/// Writes the first-boot volume: `meta-data`, `user-data` and `network-config` on a small FAT file
-/// system. The same seed makes the same bytes.
+/// Writes the first-boot volume: `meta-data`, `user-data`, `network-config` and `vendor-data` on a
+/// small FAT file system. The same seed makes the same bytes.
 pub fn write_seed(path: &Path, seed: &Seed) -> Result<()> {
     let shown = path.display();
     let user_data = cloud_init::user_data(seed)?;
@@ -44,6 +44,7 @@ pub fn write_seed(path: &Path, seed: &Seed) -> Result<()> {
         ("meta-data", cloud_init::meta_data(seed)),
         ("user-data", user_data),
         ("network-config", cloud_init::network_config(&seed.nics)),
+        ("vendor-data", cloud_init::VENDOR_DATA.to_owned()),
     ];
     let files = files.each_ref().map(|(name, content)| (*name, content.as_str()));
     let (id, ..) = seed.instance.as_fields();
@@ -102,11 +103,12 @@ pub(super) mod tests {
         seed
     }
 
-    fn expected(seed: &Seed) -> [(&'static str, String); 3] {
+    fn expected(seed: &Seed) -> [(&'static str, String); 4] {
         [
             ("meta-data", cloud_init::meta_data(seed)),
             ("user-data", cloud_init::user_data(seed).unwrap()),
             ("network-config", cloud_init::network_config(&seed.nics)),
+            ("vendor-data", include_str!("vendor_data.sh").to_owned()),
         ]
     }
 

@@ -10,6 +10,7 @@ mod facts;
 #[cfg(feature = "failpoints")]
 mod failpoint;
 mod folder;
+mod folder_lock;
 mod gate;
 mod image_file;
 mod landlock;
@@ -30,6 +31,7 @@ mod tap;
 mod unix_sockets;
 mod units;
 mod user;
+mod vsock;
 mod writeback;
 
 pub use access::{Access, Denied, may_access};
@@ -41,6 +43,7 @@ pub use facts::{check_descriptors, descriptor_limit, memory_size};
 #[cfg(feature = "failpoints")]
 pub use failpoint::failpoint;
 pub use folder::{give_folder, hand_over, let_through, make_private, shut_out};
+pub use folder_lock::lock_folder;
 pub use gate::{Gate, Gated, Runner, pass_gate};
 pub use image_file::{free_space, open_image};
 pub use landlock::landlock_version;
@@ -64,4 +67,5 @@ pub use tap::{TapError, open_tap};
 pub use units::{Activity, NETWORK_UNIT, ServiceManager, Unit};
 pub use unix_sockets::{Server, server_state};
 pub use user::{User, actor, caller, group, on_behalf_of};
+pub use vsock::{connect_vsock, open_vhost_vsock};
 pub use writeback::start_writeback;

@@ -426,6 +426,13 @@ impl Handle {
         }
     }
 
+    /// Waits until this very process has ended. Nothing happens to it when nobody waits any more.
+    pub async fn gone(self) -> io::Result<()> {
+        let Some(mut watched) = Child::adopt(self)? else { return Ok(()) };
+        watched.ours = false;
+        watched.wait().await.map(drop)
+    }
+
     fn began(self, start: u64) -> bool {
         let without_boot = self.start_time >> TICKS == 0;
         self.start_time == start || without_boot && self.start_time == start & ((1 << TICKS) - 1)

@@ -1,7 +1,7 @@
 //! Runs a program to its end, under a deadline: an argv, never a shell string.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::Cancel;
+use super::{Cancel, memory_file};
 
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -106,9 +106,15 @@ impl Program {
             io::ErrorKind::NotFound => ProgramError::Missing { program: program.clone() },
             _ => ProgramError::Spawn { program: program.clone(), source },
         };
+        // Not a pipe: a program that is fed through one takes half of its input for all of it when
+        // this process is killed.
+        let stdin = match self.input.is_empty() {
+            true => Stdio::null(),
+            false => memory_file(&self.input).map_err(spawn_error)?.into(),
+        };
         let mut child = Command::new(&self.name)
             .args(&self.args)
-            .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -116,10 +122,6 @@ impl Program {
         let started = Instant::now();
 
         // A thread for each pipe: a program that fills one while we wait on another never stalls.
-        let feeder = child.stdin.take().map(|mut pipe| {
-            let input = self.input.clone();
-            std::thread::spawn(move || pipe.write_all(&input))
-        });
         let collect = |pipe: Option<Box<dyn Read + Send>>| {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
@@ -141,10 +143,6 @@ impl Program {
             });
         }
         let status = child.wait().map_err(spawn_error)?;
-        if let Some(feeder) = feeder {
-            // A program that does not read its input to the end is judged by its exit code.
-            let _ = feeder.join();
-        }
         let stdout = stdout.join().unwrap_or_default();
         let stderr = stderr.join().unwrap_or_default();
         if status.success() {

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Capabilities, driver, program_names};
+use super::{Capabilities, UserNetworks, driver, program_names};
 use crate::error::{Error, Result};
 use crate::host::find_program;
 use crate::spec::{Accel, HypervisorKind, Link};
@@ -35,17 +35,21 @@ impl Needs {
     }
 
     /// The first need that is not met, in a person's words.
-    fn missing(&self, has: Capabilities) -> Option<&'static str> {
+    fn missing(&self, has: Capabilities, host: &Host) -> Option<&'static str> {
+        let user = has.user == UserNetworks::Own || host.passt;
         let needs = [
             (self.vhost, has.vhost, "`vhost` networks"),
             (self.tap, has.tap, "`tap` networks"),
-            (self.user, has.user, "`user` networks"),
+            (self.user, user, NO_PASST),
             (self.firmware, has.firmware, "UEFI firmware"),
             (self.kernel, has.kernel, "a kernel handed over directly"),
         ];
         needs.into_iter().find(|(needed, had, _)| *needed && !had).map(|(_, _, what)| what)
     }
 }
+
+/// What is missing of `user` networks where passt is.
+const NO_PASST: &str = "`user` networks without passt";
 
 /// What this host's `/dev/kvm` is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +92,8 @@ impl Kvm {
 pub struct Host {
     pub cloud_hypervisor: Option<PathBuf>,
     pub qemu: Option<PathBuf>,
+    /// Whether there is a passt that speaks vhost-user. It is looked for only where that matters.
+    pub passt: bool,
     pub kvm: Kvm,
 }
 
@@ -101,6 +107,7 @@ impl Host {
         Self {
             cloud_hypervisor: find(cloud_hypervisor, HypervisorKind::CloudHypervisor),
             qemu: find(qemu, HypervisorKind::Qemu),
+            passt: false,
             kvm: probe_kvm(),
         }
     }
@@ -179,6 +186,8 @@ impl Obstacle {
     /// What to say when cloud-hypervisor and nothing else was asked for.
     fn refusal(self, host: &Host) -> Error {
         match self {
+            Obstacle::Lacks(NO_PASST) => Error::usage(self.to_string())
+                .hint("install passt 2024_11_27 or later, set `hypervisor = \"qemu\"`, which needs none, or leave it at \"auto\""),
             Obstacle::Tcg | Obstacle::Lacks(_) => Error::usage(self.to_string())
                 .hint("set `hypervisor = \"qemu\"`, which has it, or leave it at \"auto\""),
             Obstacle::NotInstalled => not_installed(HypervisorKind::CloudHypervisor, host),
@@ -192,7 +201,7 @@ fn cloud_hypervisor<'a>(accel: Option<Accel>, needs: &Needs, host: &'a Host) -> 
     if accel == Some(Accel::Tcg) {
         return Err(Obstacle::Tcg);
     }
-    if let Some(what) = needs.missing(driver(kind).capabilities()) {
+    if let Some(what) = needs.missing(driver(kind).capabilities(), host) {
         return Err(Obstacle::Lacks(what));
     }
     let program = host.program(kind).ok_or(Obstacle::NotInstalled)?;
@@ -202,7 +211,7 @@ fn cloud_hypervisor<'a>(accel: Option<Accel>, needs: &Needs, host: &'a Host) -> 
 
 fn qemu(accel: Option<Accel>, needs: &Needs, host: &Host, why: &str) -> Result<Choice> {
     let kind = HypervisorKind::Qemu;
-    if let Some(what) = needs.missing(driver(kind).capabilities()) {
+    if let Some(what) = needs.missing(driver(kind).capabilities(), host) {
         return Err(Error::usage(format!("qemu has no {what}")).hint("set `hypervisor = \"cloud-hypervisor\"`"));
     }
     let Some(program) = host.program(kind) else {
@@ -259,15 +268,20 @@ mod tests {
         Host {
             cloud_hypervisor: cloud_hypervisor.then(|| "/bin/ch".into()),
             qemu: qemu.then(|| "/bin/qemu".into()),
+            passt: false,
             kvm,
         }
+    }
+
+    fn with_passt(host: Host) -> Host {
+        Host { passt: true, ..host }
     }
 
     #[test]
     fn what_is_chosen_and_why() {
         use Accel::{Kvm as K, Tcg as T};
         use Kvm::{NoDevice, NoHardware, NoPermission, Works};
-        let rows: [(Wish, Needs, Host, HypervisorKind, Accel, &str); 17] = [
+        let rows: [(Wish, Needs, Host, HypervisorKind, Accel, &str); 20] = [
             ((None, None), plain(), host(true, true, Works), CH, K, "cloud-hypervisor with kvm"),
             ((None, Some(K)), plain(), host(true, true, Works), CH, K, "cloud-hypervisor with kvm"),
             ((None, Some(K)), plain(), host(true, true, NoHardware), CH, K, "cloud-hypervisor with kvm"),
@@ -317,6 +331,9 @@ mod tests {
             ),
             ((Some(CH), None), plain(), host(true, true, Works), CH, K, "cloud-hypervisor with kvm: as configured"),
             ((Some(CH), Some(K)), plain(), host(true, false, NoHardware), CH, K, "as configured"),
+            ((None, None), user(), with_passt(host(true, true, Works)), CH, K, "it can do all that is needed"),
+            ((Some(CH), None), user(), with_passt(host(true, false, Works)), CH, K, "as configured"),
+            ((None, None), user(), with_passt(host(true, true, NoHardware)), QEMU, T, "neither vmx nor svm"),
             ((Some(QEMU), None), plain(), host(true, true, Works), QEMU, K, "qemu with kvm: as configured"),
             ((Some(QEMU), None), plain(), host(true, true, NoHardware), QEMU, T, "qemu with tcg: /dev/kvm opens"),
             ((Some(QEMU), Some(T)), plain(), host(true, true, Works), QEMU, T, "qemu with tcg: as configured"),
@@ -340,8 +357,8 @@ mod tests {
                 user(),
                 host(true, true, Works),
                 Kind::Usage,
-                "cloud-hypervisor has no `user` networks",
-                "\"qemu\"",
+                "cloud-hypervisor has no `user` networks without passt",
+                "install passt",
             ),
             ((Some(CH), Some(T)), plain(), host(true, true, Works), Kind::Usage, "KVM only", "\"qemu\""),
             (
@@ -394,7 +411,14 @@ mod tests {
                 "cloud-hypervisor is not installed, and qemu",
                 "doctor",
             ),
-            ((None, None), user(), host(true, false, Works), Kind::Failed, "no `user` networks, and qemu", "qemu"),
+            (
+                (None, None),
+                user(),
+                host(true, false, Works),
+                Kind::Failed,
+                "no `user` networks without passt, and qemu",
+                "qemu",
+            ),
         ];
         for ((wanted, accel), needs, host, kind, message, hint) in rows {
             let row = format!("{wanted:?} {accel:?} {needs:?} {host:?}");

@@ -12,13 +12,13 @@ const LINES: usize = 6;
 /// What one process writes on its standard error. Each has a file of its own; the one of the
 /// process before it is kept beside it (`<name>.1`).
 #[derive(Debug)]
-pub(super) struct LaunchLog {
+pub(crate) struct LaunchLog {
     path: PathBuf,
 }
 
 impl LaunchLog {
     /// A new log, and the file for a new process to write to.
-    pub(super) fn open(path: &Path) -> Result<(Self, File)> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, File)> {
         let open = || -> io::Result<File> {
             let mut old = path.as_os_str().to_owned();
             old.push(".1");
@@ -33,16 +33,16 @@ impl LaunchLog {
     }
 
     /// The log of a process that runs already.
-    pub(super) fn of_running(path: &Path) -> Self {
+    pub(crate) fn of_running(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The process's last lines, if it said anything.
-    pub(super) fn last_words(&self) -> Option<String> {
+    pub(crate) fn last_words(&self) -> Option<String> {
         let text = self.tail();
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = &lines[lines.len().saturating_sub(LINES)..];
@@ -50,7 +50,7 @@ impl LaunchLog {
     }
 
     /// The end of what it said; nothing when the log is gone.
-    pub(super) fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let read = || -> io::Result<Vec<u8>> {
             let mut file = File::open(&self.path)?;
             let end = file.metadata()?.len();

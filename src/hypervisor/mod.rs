@@ -14,11 +14,16 @@
 //! A launch or boot that fails has killed its process; it is never retried in place (D2).
 
 mod choose;
+mod helper;
 mod launch_log;
+mod vsock;
 pub mod cloud_hypervisor;
 pub mod qemu;
 
 pub use choose::{Choice, Host, Kvm, Needs, choose};
+pub use helper::Helper;
+pub(crate) use launch_log::LaunchLog;
+pub use vsock::{Vsock, line_program, line_socket};
 
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
@@ -30,7 +35,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::host::{ExitStatus, Gate, Handle};
-use crate::spec::{HypervisorKind, Nic, VmSpec};
+use crate::spec::{Forward, HypervisorKind, Link, Nic, Protocol, VmSpec};
 
 /// What a driver can do. A template that needs more is refused at create, by the name of the
 /// driver that has it.
@@ -40,8 +45,8 @@ pub struct Capabilities {
     pub vhost: bool,
     /// A tap handed over as a descriptor.
     pub tap: bool,
-    /// Address translation of its own, with forwarded ports.
-    pub user: bool,
+    /// Address translation, with forwarded ports.
+    pub user: UserNetworks,
     /// UEFI firmware.
     pub firmware: bool,
     /// UEFI variables that are kept.
@@ -52,11 +57,13 @@ pub struct Capabilities {
     pub tcg: bool,
 }
 
-/// A TCP port of the host that leads to one of a `user` NIC's guest.
+/// What serves the `user` networks of a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Forward {
-    pub host: SocketAddrV4,
-    pub guest_port: u16,
+pub enum UserNetworks {
+    /// The hypervisor itself.
+    Own,
+    /// passt, where this host has one that speaks vhost-user.
+    Passt,
 }
 
 /// An open tap for one NIC.
@@ -84,7 +91,10 @@ pub struct Launch<'a> {
     pub landlock: bool,
     /// For [`Driver::script`] the list may be empty.
     pub taps: Vec<Tap>,
-    pub forwards: Vec<Forward>,
+    /// The host's side of the guest's ssh port, at its first `user` NIC.
+    pub ssh: Option<SocketAddrV4>,
+    /// Who serves the guest's number [`VmSpec::vsock`]; `None`: the guest has no such device.
+    pub vsock: Option<Vsock>,
     /// The hypervisor's own standard error is appended here.
     pub log: &'a Path,
     /// For the whole of launch, and again for boot.
@@ -95,6 +105,17 @@ impl Launch<'_> {
     /// Whether a NIC may offer the guest to leave checksums and segmentation to this host.
     pub fn offload(&self, nic: &Nic) -> bool {
         self.taps.iter().find(|tap| tap.nic == nic.index).is_none_or(|tap| tap.offload)
+    }
+
+    /// Whether other processes map the guest's memory.
+    pub fn needs_shared_memory(&self) -> bool {
+        let passt = self.spec.hypervisor == HypervisorKind::CloudHypervisor && self.spec.has_user_network();
+        self.spec.needs_shared_memory() || passt || matches!(self.vsock, Some(Vsock::Program))
+    }
+
+    /// The guest's number on its line to this host, if it has one.
+    pub fn cid(&self) -> Option<u32> {
+        self.vsock.as_ref().and(self.spec.vsock)
     }
 
     /// The guest's serial port: the hypervisor listens, the supervisor is the only client.
@@ -108,9 +129,25 @@ impl Launch<'_> {
     }
 }
 
+/// The ports of this host that lead to a `user` NIC: those of its network, and to the first such NIC
+/// the one for ssh.
+pub fn forwards(spec: &VmSpec, nic: &Nic, ssh: Option<SocketAddrV4>) -> Vec<Forward> {
+    let first = spec.nics.iter().find(|nic| matches!(nic.link, Link::User)).map(|nic| nic.index);
+    let ssh = ssh.filter(|_| first == Some(nic.index)).map(|host| Forward {
+        host: Some(*host.ip()),
+        host_port: host.port(),
+        guest_port: 22,
+        protocol: Protocol::Tcp,
+    });
+    ssh.into_iter().chain(nic.forwards.iter().cloned()).collect()
+}
+
 /// What a launch runs and sends, ready to paste.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Script {
+    /// The programs that are there before it, each as it is run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<Vec<String>>,
     /// Exactly what is run.
     pub argv: Vec<String>,
     /// The same for a shell: with paths where the supervisor passes descriptors.

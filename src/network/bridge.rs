@@ -3,9 +3,11 @@
 
 use std::io;
 
-use super::ovs::{Bridge, Datapath, Ovs};
+use super::Port;
+use super::ovs::{Bridge, Datapath, Line, Ovs};
 use crate::error::{Error, Kind, OrFailed, Result};
 use crate::host::NetDevice;
+use crate::spec::{self, NetworkSpec, Switch};
 
 /// An Open vSwitch bridge; `datapath` is what a new one gets.
 pub(super) fn ovs(ovs: &Ovs, name: &str, create: bool, datapath: &Datapath) -> Result<Bridge> {
@@ -28,21 +30,48 @@ pub(super) fn ovs(ovs: &Ovs, name: &str, create: bool, datapath: &Datapath) -> R
     Ok(Bridge { name: name.to_owned(), datapath: datapath.clone() })
 }
 
-/// Adds a port to an Open vSwitch bridge that is most often there, so that nothing asks first. One
-/// that is gone since the VM was created (a switch with a new database) is made again.
+/// Adds a port to an Open vSwitch bridge that is most often there, so that nothing asks first; its
+/// guard is there before it. A bridge that is gone since the VM was created (a switch with a new
+/// database) is made again, one of a network that we keep as far as its guests see it.
 pub(super) fn add_to_ovs(
-    switch: &Ovs,
+    port: &Port<'_>,
     bridge: &str,
     create: bool,
     datapath: &Datapath,
-    add: impl Fn() -> Result<()>,
+    add: impl Fn(Line) -> Result<()>,
 ) -> Result<()> {
+    let add = || {
+        let number = port.ovs.guard(bridge, &port.name(), port.vm, port.vm_number, port.nic)?;
+        add(port.line(number))
+    };
     match add() {
+        Err(error) if error.kind() == Kind::NotFound && port.nic.guard.is_some() => {
+            port.ovs.make_network(&guests_side(port, bridge, datapath))?;
+            add()
+        }
         Err(error) if create && error.kind() == Kind::NotFound => {
-            ovs(switch, bridge, create, datapath)?;
+            ovs(port.ovs, bridge, create, datapath)?;
             add()
         }
         done => done,
+    }
+}
+
+/// What is known of a NIC's network without its record.
+fn guests_side(port: &Port<'_>, bridge: &str, datapath: &Datapath) -> NetworkSpec {
+    NetworkSpec {
+        name: port.nic.network.clone(),
+        switch: Switch::Ovs,
+        bridge: bridge.to_owned(),
+        datapath: match datapath {
+            Datapath::System => Some(spec::Datapath::System),
+            Datapath::Netdev => Some(spec::Datapath::Netdev),
+            Datapath::Other(_) => None,
+        },
+        vlan: port.nic.vlan,
+        mtu: port.nic.mtu,
+        uplink: None,
+        host: None,
     }
 }
 

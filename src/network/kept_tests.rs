@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ovs::Ovs;
-use super::tests::{row, with_switch};
+use super::tests::{row, with_switch_beside};
 use crate::error::Kind;
 use crate::host::{NetDevice, Program};
 use crate::spec::{Datapath, HostSide, NetworkSpec, Switch};
@@ -36,7 +36,7 @@ fn ip(args: &[&str]) {
 
 #[test]
 fn what_is_made_for_a_network_is_taken_away_again() {
-    with_switch(false, |switch, ovs| {
+    with_switch_beside(|switch, ovs| {
         assert_eq!(ovs.bridge_is_ours("vsbr0").unwrap(), None);
         ip(&["link", "add", "up0", "type", "veth", "peer", "name", "up1"]);
         let lan = NetworkSpec { uplink: Some("up0".into()), mtu: Some(1400), host: None, ..network("lan", None) };
@@ -80,7 +80,7 @@ fn what_is_made_for_a_network_is_taken_away_again() {
 
 #[test]
 fn what_is_somebody_elses_stays() {
-    with_switch(false, |switch, ovs| {
+    with_switch_beside(|switch, ovs| {
         switch.add_bridge("vsbr0").unwrap();
         let (lan, web) = (network("lan", None), network("web", Some(20)));
         for spec in [&lan, &web] {
@@ -117,7 +117,7 @@ fn what_is_somebody_elses_stays() {
 
 #[test]
 fn the_datapath_of_a_new_bridge() {
-    with_switch(false, |_, ovs| {
+    with_switch_beside(|_, ovs| {
         assert_eq!(ovs.choose_datapath(Some(Datapath::System)).unwrap(), Datapath::System);
         let chosen = ovs.choose_datapath(None).unwrap();
         let expected = if ovs.can_system_datapath() { Datapath::System } else { Datapath::Netdev };

@@ -10,6 +10,9 @@
 //! A bridge that is to be made when it is missing is made at each of them: one of Linux ends with the
 //! host. Between `connect` and `release`, [`Driver::restore`] puts back what somebody took away.
 //!
+//! On a bridge of Open vSwitch that Virshle keeps ([`Ovs::make_network`]) a port has a guard
+//! ([`Ovs::guard`]), which is in the switch before the port is. `restore` puts back a guard too.
+//!
 //! Ports are named `v<number>n<index>` and carry their VM in `external_ids`, so that one left
 //! behind is found. Every call is idempotent: `prepare` takes over a port of the same VM that an
 //! earlier life left, and refuses one that is somebody else's; `connect` leaves a working port of
@@ -17,10 +20,13 @@
 //! else's does nothing.
 
 mod bridge;
+pub mod dnsmasq;
 pub mod firewall;
 pub mod keep;
+pub mod names;
 pub mod ovs;
-mod standin;
+pub mod passt;
+mod routes;
 mod tap;
 mod user;
 mod vhost;
@@ -33,8 +39,8 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
 use ovs::{Ovs, Tag};
-pub use standin::{dnsmasq, names};
-pub use user::free_port;
+pub use routes::check_routes;
+pub use user::{check_ports, free_port};
 
 /// One NIC of one VM, and where its switch is.
 #[derive(Debug, Clone, Copy)]
@@ -57,14 +63,19 @@ impl Port<'_> {
         Ok(self.ovs.port_owner(&self.name())?.is_some_and(|owner| owner.vm == Some(self.vm)))
     }
 
+    /// What its port does with frames; `number` is from [`Ovs::guard`].
+    fn line(&self, number: Option<u16>) -> ovs::Line {
+        ovs::Line { mtu: self.nic.mtu, vlan: self.nic.vlan, number }
+    }
+
     fn tag(&self) -> Tag<'_> {
         Tag { vm: self.vm, vm_name: self.vm_name, mac: self.nic.mac }
     }
 }
 
 pub trait Driver: std::fmt::Debug {
-    /// Whether the bridge is there and of the right kind, before anything is made; makes it when
-    /// the config says `create = true`.
+    /// Whether the bridge is there and of the right kind, before anything is made. One that Virshle
+    /// makes need not be there yet.
     fn check(&self, network: &Name, link: &Link, ovs: &Ovs) -> Result<()>;
     /// Before the hypervisor starts. A tap comes back as a descriptor.
     fn prepare(&self, port: &Port<'_>) -> Result<Option<OwnedFd>>;
@@ -98,6 +109,8 @@ mod netns;
 #[cfg(test)]
 #[path = "../../tests/fixtures/ovs.rs"]
 mod private_ovs;
+#[cfg(test)]
+mod guard_tests;
 #[cfg(test)]
 mod kept_tests;
 #[cfg(test)]

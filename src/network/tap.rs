@@ -22,9 +22,14 @@ pub(super) struct TapPort;
 impl Driver for TapPort {
     fn check(&self, _: &Name, link: &Link, ovs: &Ovs) -> Result<()> {
         let (bridge, switch, create) = link_of(link)?;
+        let there = match switch {
+            Switch::Ovs => ovs.bridge(bridge)?.is_some(),
+            Switch::Bridge => NetDevice::find(bridge).is_ok_and(|device| device.is_some()),
+        };
         match switch {
-            Switch::Ovs => bridge::ovs(ovs, bridge, create, &ovs.tap_datapath()).map(drop),
-            Switch::Bridge => bridge::linux(bridge, create).map(drop),
+            _ if create && !there => Ok(()),
+            Switch::Ovs => bridge::ovs(ovs, bridge, false, &ovs.tap_datapath()).map(drop),
+            Switch::Bridge => bridge::linux(bridge, false).map(drop),
         }
     }
 
@@ -33,15 +38,14 @@ impl Driver for TapPort {
         let name = port.name();
         match switch {
             Switch::Ovs => port.ovs.clear_port(&name, port.vm)?,
-            // The bridge that was made for the VM has ended with the host's last life.
-            Switch::Bridge => bridge::linux(bridge, create).map(drop)?,
+            // The bridge that was made for the VM has ended with the host's last life; one of a
+            // network that we keep is there by now.
+            Switch::Bridge => bridge::linux(bridge, create && port.nic.guard.is_none()).map(drop)?,
         }
         let fd = open_tap(&name).map_err(|error| explain(&name, error))?;
-        let device = bring_up(&name, bridge)?;
+        let device = bring_up(&name, bridge, port.nic.mtu)?;
         match switch {
-            Switch::Ovs => bridge::add_to_ovs(port.ovs, bridge, create, &port.ovs.tap_datapath(), || {
-                port.ovs.add_tap_port(bridge, &name, &port.tag())
-            })?,
+            Switch::Ovs => add_to_ovs(port, bridge, create)?,
             Switch::Bridge => bridge::plug(bridge, &device, &name)?,
         }
         Ok(Some(fd))
@@ -57,17 +61,20 @@ impl Driver for TapPort {
         let name = port.name();
         match switch {
             Switch::Ovs => {
-                if port.is_on_switch()? {
-                    return Ok(false);
+                match (port.is_on_switch()?, &port.nic.guard) {
+                    (true, None) => return Ok(false),
+                    // The switch may have forgotten it.
+                    (true, Some(_)) => return again_guarded(port, bridge).map(|()| false),
+                    (false, None) => drop(bridge::ovs(port.ovs, bridge, create, &port.ovs.tap_datapath())?),
+                    (false, Some(_)) => {}
                 }
-                bridge::ovs(port.ovs, bridge, create, &port.ovs.tap_datapath())?;
-                bring_up(&name, bridge)?;
-                port.ovs.add_tap_port(bridge, &name, &port.tag())?;
+                bring_up(&name, bridge, port.nic.mtu)?;
+                add_to_ovs(port, bridge, create)?;
                 Ok(true)
             }
             Switch::Bridge => {
-                bridge::linux(bridge, create)?;
-                let device = bring_up(&name, bridge)?;
+                bridge::linux(bridge, create && port.nic.guard.is_none())?;
+                let device = bring_up(&name, bridge, port.nic.mtu)?;
                 bridge::plug_again(bridge, &device, &name)
             }
         }
@@ -106,17 +113,35 @@ fn link_of(link: &Link) -> Result<(&str, Switch, bool)> {
     }
 }
 
-fn bring_up(name: &str, bridge: &str) -> Result<NetDevice> {
+fn add_to_ovs(port: &Port<'_>, bridge: &str, create: bool) -> Result<()> {
+    bridge::add_to_ovs(port, bridge, create, &port.ovs.tap_datapath(), |line| {
+        port.ovs.add_tap_port(bridge, &port.name(), &port.tag(), line)
+    })
+}
+
+/// For a port that is there. One that has got another number meanwhile is plugged in anew.
+fn again_guarded(port: &Port<'_>, bridge: &str) -> Result<()> {
+    let name = port.name();
+    let number = port.ovs.guard(bridge, &name, port.vm, port.vm_number, port.nic)?;
+    if port.ovs.port_state(&name)?.is_some_and(|state| state.number == number && state.failure().is_none()) {
+        return Ok(());
+    }
+    port.ovs.add_tap_port(bridge, &name, &port.tag(), port.line(number))
+}
+
+fn bring_up(name: &str, bridge: &str, mtu: Option<u16>) -> Result<NetDevice> {
     let device = NetDevice::find(name)
         .or_failed(|| format!("cannot see the tap `{name}`"))?
         .ok_or_else(|| Error::failed(format!("the tap `{name}` vanished")))?;
     // The guest is told the tap's MTU, so it must be what the bridge carries. An Open vSwitch
     // bridge of the system-wide instance has a device of its name too; one elsewhere has not.
-    if let Ok(Some(bridge)) = NetDevice::find(bridge) {
-        let mtu = bridge.mtu().or_failed(|| "cannot read the bridge's MTU".to_owned())?;
-        if device.mtu().ok() != Some(mtu) {
-            device.set_mtu(mtu).or_failed(|| format!("cannot give the tap `{name}` the MTU {mtu}"))?;
-        }
+    let mtu = match (mtu, NetDevice::find(bridge)) {
+        (Some(mtu), _) => Some(i32::from(mtu)),
+        (None, Ok(Some(bridge))) => Some(bridge.mtu().or_failed(|| "cannot read the bridge's MTU".to_owned())?),
+        (None, _) => None,
+    };
+    if let Some(mtu) = mtu.filter(|mtu| device.mtu().ok() != Some(*mtu)) {
+        device.set_mtu(mtu).or_failed(|| format!("cannot give the tap `{name}` the MTU {mtu}"))?;
     }
     if let Err(error) = device.disable_ipv6() {
         tracing::warn!(device = name, %error, "cannot keep this host's IPv6 off the tap");

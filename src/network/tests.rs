@@ -20,8 +20,17 @@ use crate::spec::{Link, Nic, Switch};
 
 /// Runs it in a namespace with a switch of its own, or says why not.
 pub(super) fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
+    with(|| PrivateOvs::start(dpdk), test);
+}
+
+/// The same without DPDK, beside others.
+pub(super) fn with_switch_beside(test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
+    with(|| PrivateOvs::start_beside("kept"), test);
+}
+
+fn with(start: impl FnOnce() -> Result<PrivateOvs, String> + Send, test: impl FnOnce(&PrivateOvs, &Ovs) + Send) {
     let done = in_private_network(|| {
-        let switch = PrivateOvs::start(dpdk)?;
+        let switch = start()?;
         test(&switch, &Ovs::new(Some(switch.db.clone())).for_state(Path::new("/var/lib/we \"b, =x")));
         Ok(())
     });
@@ -30,33 +39,33 @@ pub(super) fn with_switch(dpdk: bool, test: impl FnOnce(&PrivateOvs, &Ovs) + Sen
     }
 }
 
-struct Machine {
-    uuid: Uuid,
-    number: u32,
-    nic: Nic,
+pub(super) struct Machine {
+    pub(super) uuid: Uuid,
+    pub(super) number: u32,
+    pub(super) nic: Nic,
 }
 
 impl Machine {
-    fn new(number: u32, link: Link) -> Self {
+    pub(super) fn new(number: u32, link: Link) -> Self {
         let uuid = Uuid::new_v4();
         let nic = Nic::new(uuid, 0, "main".parse().unwrap(), link);
         Self { uuid, number, nic }
     }
 
-    fn port<'a>(&'a self, ovs: &'a Ovs) -> Port<'a> {
+    pub(super) fn port<'a>(&'a self, ovs: &'a Ovs) -> Port<'a> {
         Port { vm: self.uuid, vm_number: self.number, vm_name: "we\"b, =x", nic: &self.nic, ovs }
     }
 
-    fn driver(&self) -> &'static dyn Driver {
+    pub(super) fn driver(&self) -> &'static dyn Driver {
         driver(&self.nic.link)
     }
 }
 
-fn vhost(bridge: &str, create: bool) -> Link {
+pub(super) fn vhost(bridge: &str, create: bool) -> Link {
     Link::Vhost { bridge: bridge.into(), create }
 }
 
-fn tap(bridge: &str, switch: Switch, create: bool) -> Link {
+pub(super) fn tap(bridge: &str, switch: Switch, create: bool) -> Link {
     Link::Tap { bridge: bridge.into(), switch, create }
 }
 
@@ -95,6 +104,8 @@ fn a_vhost_port_from_check_to_release() {
         assert!(error.message().contains("needs `netdev`"), "{error:?}");
         let creating = Machine::new(3, vhost("vsbr0", true));
         creating.driver().check(&creating.nic.network, &creating.nic.link, ovs).unwrap();
+        assert_eq!(ovs.bridge("vsbr0").unwrap(), None, "a look makes nothing");
+        super::bridge::ovs(ovs, "vsbr0", true, &Datapath::Netdev).unwrap();
         driver.check(&port.nic.network, &port.nic.link, port.ovs).unwrap();
         assert_eq!(ovs.bridge("vsbr0").unwrap().unwrap().datapath, Datapath::Netdev);
 
@@ -165,7 +176,7 @@ fn a_vhost_port_from_check_to_release() {
         let mut times: Vec<Duration> = (0..10)
             .map(|_| {
                 let start = Instant::now();
-                ovs.add_vhost_port("vsbr0", "v1n0", &first, &port.tag()).unwrap();
+                ovs.add_vhost_port("vsbr0", "v1n0", &first, &port.tag(), port.line(None)).unwrap();
                 let took = start.elapsed();
                 driver.release(&port).unwrap();
                 took
@@ -217,9 +228,9 @@ fn a_switch_that_does_not_act_leaves_nothing_behind() {
     });
 }
 
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 
-fn send(tap: &OwnedFd, header: [u8; HEADER], frame: &[u8]) {
+pub(super) fn send(tap: &OwnedFd, header: [u8; HEADER], frame: &[u8]) {
     let bytes = [&header[..], frame].concat();
     assert_eq!(rustix::io::write(tap, &bytes).unwrap(), bytes.len());
 }
@@ -266,7 +277,7 @@ fn unfinished_datagram() -> ([u8; HEADER], Vec<u8>) {
     ([1, 0, 0, 0, 0, 0, 34, 0, 6, 0, 0, 0], frame([8, 0], &ip))
 }
 
-fn sum(bytes: &[u8]) -> u16 {
+pub(super) fn sum(bytes: &[u8]) -> u16 {
     let total: u32 =
         bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |b| u32::from(*b))).sum();
     let folded = (total & 0xffff) + (total >> 16);
@@ -403,6 +414,8 @@ fn taps_on_a_linux_bridge() {
         for vm in &machines {
             vm.driver().check(&vm.nic.network, &vm.nic.link, &ovs).unwrap();
         }
+        assert!(NetDevice::find("br7").unwrap().is_none(), "a look makes nothing");
+        super::bridge::linux("br7", true).unwrap();
         NetDevice::find("br7").unwrap().unwrap().set_mtu(1400).unwrap();
         let [a, b] = machines.each_ref().map(|vm| vm.driver().prepare(&vm.port(&ovs)).unwrap().unwrap());
         assert_eq!(NetDevice::find("v1n0").unwrap().unwrap().mtu().unwrap(), 1400, "the bridge's MTU");

@@ -23,7 +23,10 @@ impl Driver for Vhost {
             let message = format!("the network `{network}` needs Open vSwitch with DPDK, which is off");
             return Err(Error::failed(message).hint(hint));
         }
-        let found = bridge::ovs(ovs, name, create, &Datapath::Netdev)?;
+        if create && ovs.bridge(name)?.is_none() {
+            return Ok(());
+        }
+        let found = bridge::ovs(ovs, name, false, &Datapath::Netdev)?;
         if found.datapath != Datapath::Netdev {
             return Err(Error::failed(format!(
                 "the bridge `{name}` has the datapath `{}`, and a vhost port needs `netdev`",
@@ -44,18 +47,22 @@ impl Driver for Vhost {
 
     fn connect(&self, port: &Port<'_>, socket: &Path) -> Result<()> {
         let (bridge, create) = bridge_of(&port.nic.link)?;
-        bridge::add_to_ovs(port.ovs, bridge, create, &Datapath::Netdev, || {
-            port.ovs.add_vhost_port(bridge, &port.name(), socket, &port.tag())
+        bridge::add_to_ovs(port, bridge, create, &Datapath::Netdev, |line| {
+            port.ovs.add_vhost_port(bridge, &port.name(), socket, &port.tag(), line)
         })
     }
 
     fn restore(&self, port: &Port<'_>, socket: &Path) -> Result<bool> {
-        if port.is_on_switch()? {
+        let there = port.is_on_switch()?;
+        if there && port.nic.guard.is_none() {
             return Ok(false);
         }
         let (bridge, create) = bridge_of(&port.nic.link)?;
-        bridge::ovs(port.ovs, bridge, create, &Datapath::Netdev)?;
-        self.connect(port, socket).map(|()| true)
+        if port.nic.guard.is_none() {
+            bridge::ovs(port.ovs, bridge, create, &Datapath::Netdev)?;
+        }
+        // One that is there gets its guard again, which the switch may have forgotten.
+        self.connect(port, socket).map(|()| !there)
     }
 
     /// Each side of a vhost-user socket is told what the other one can do.

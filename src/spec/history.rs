@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Exit, Intent, Name, State};
+use super::{Exit, Intent, Name, Serves, State};
 
 /// Who caused a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,10 @@ pub enum Happening {
     PortDead {
         port: String,
     },
+    /// A program that runs beside the hypervisor ended before it.
+    HelperEnded {
+        serves: Serves,
+    },
     /// What a dead process left was finished or undone.
     Repaired {
         detail: String,
@@ -97,6 +101,7 @@ impl Happening {
             Happening::PortLost { .. } => "port lost".to_owned(),
             Happening::PortRestored { .. } => "port restored".to_owned(),
             Happening::PortDead { .. } => "port dead".to_owned(),
+            Happening::HelperEnded { .. } => "helper ended".to_owned(),
             Happening::Repaired { .. } => "repaired".to_owned(),
             Happening::Unreadable { .. } => "unreadable".to_owned(),
         }
@@ -131,6 +136,9 @@ impl Happening {
             Happening::PortLost { port } => format!("`{port}` was gone from its switch"),
             Happening::PortRestored { port } => format!("`{port}`"),
             Happening::PortDead { port } => format!("`{port}` is there again, but the guest's NIC stays dead"),
+            Happening::HelperEnded { serves } => {
+                format!("`{}`, which served {serves}, is gone until the VM is started anew", serves.program())
+            }
             Happening::Repaired { detail } | Happening::Unreadable { detail } => detail.clone(),
             Happening::State { .. } | Happening::Deleted => return None,
         })

@@ -90,18 +90,6 @@ impl Subnet {
     pub fn new(network: Name, net: Ipv4Net, gateway: Option<Ipv4Addr>, dns: Vec<IpAddr>) -> Self {
         Self { network, net, gateway, dns, pool: None, net6: None, gateway6: None, domain: None }
     }
-
-    /// The IPv6 address that goes with `ip`: the same number in `net6` as `ip` has in `net`.
-    pub fn ip6(&self, ip: Ipv4Addr) -> Option<Ipv6Net> {
-        self.net6.map(|net6| numbered_like(self.net, ip, net6))
-    }
-}
-
-/// The address in `net6` with the number that `ip` has in `net`: in 10.44.0.0/16, 10.44.1.2 is `::102`.
-pub fn numbered_like(net: Ipv4Net, ip: Ipv4Addr, net6: Ipv6Net) -> Ipv6Net {
-    let number = u32::from(ip) & u32::from(net.hostmask());
-    let ip6 = u128::from(net6.trunc().addr()) | u128::from(number);
-    Ipv6Net::new(ip6.into(), net6.prefix_len()).unwrap_or(net6)
 }
 
 /// The IPv6 address that goes with `ip`: it has the same number in `net6` as that has in `net`.

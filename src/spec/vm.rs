@@ -45,6 +45,11 @@ impl VmSpec {
     /// The VM's own UEFI variables, in the VM's folder (QEMU only).
     pub const EFI_VARS: &'static str = "efivars.fd";
 
+    /// The number of a VM on its line to this host: high enough to be nobody else's by chance.
+    pub fn cid(uuid: Uuid) -> u32 {
+        0x4000_0000 | (uuid.as_u128() as u32 & 0x3fff_ffff)
+    }
+
     /// vhost-user backends map the guest's memory, so it must be shared.
     pub fn needs_shared_memory(&self) -> bool {
         self.nics.iter().any(|nic| matches!(nic.link, Link::Vhost { .. }))

@@ -25,5 +25,5 @@ pub use follow::Follow;
 pub use history::Remembered;
 pub use networks::{Made, NetworkRecord, NetworkState};
 pub use open::Store;
-pub use record::{Record, Retries, Runtime};
+pub use record::{Helper, Line, Record, Retries, Runtime};
 pub use vms::{Draft, Reserved, Wanted};

@@ -4,6 +4,7 @@
 //! spec carries its own version: an older one is converted when it is read, a newer one refused.
 
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 
 use rusqlite::Row;
 use serde::de::{DeserializeOwned, IntoDeserializer};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Handle, Timestamp};
-use crate::spec::{Event, Exit, Intent, PortTrouble, Progress, Refusal, SPEC_VERSION, State, VmSpec};
+use crate::spec::{Event, Exit, Intent, PortTrouble, Progress, Refusal, SPEC_VERSION, Serves, State, VmSpec};
 
 use super::fault::Fault;
 
@@ -47,6 +48,30 @@ pub struct Runtime {
     /// What is wrong with its ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<PortTrouble>,
+    /// The programs that run beside the hypervisor, and end with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<Helper>,
+    /// How the guest's `AF_VSOCK` is reached from this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<Line>,
+}
+
+/// A program that a run has beside its hypervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Helper {
+    pub serves: Serves,
+    pub process: Handle,
+}
+
+/// The host's end of a guest's `AF_VSOCK`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Line {
+    /// The kernel's: the guest has this number.
+    Cid(u32),
+    /// A unix socket that takes `CONNECT PORT` as its first line.
+    Socket(PathBuf),
 }
 
 /// A series of starts that followed ends nobody asked for.
@@ -62,7 +87,27 @@ pub struct Retries {
 impl Runtime {
     /// What is known when a supervisor begins.
     pub fn of(supervisor: Handle) -> Self {
-        Self { supervisor, hypervisor: None, ssh: None, troubles: Vec::new() }
+        Self { supervisor, hypervisor: None, ssh: None, troubles: Vec::new(), helpers: Vec::new(), vsock: None }
+    }
+}
+
+#[cfg(test)]
+impl Record {
+    /// One of a VM that runs.
+    pub(crate) fn running(spec: VmSpec, runtime: Runtime) -> Self {
+        Self {
+            spec,
+            state: State::Running,
+            intent: None,
+            exit: None,
+            runtime: Some(runtime),
+            owner: None,
+            progress: None,
+            retries: None,
+            created_at: crate::host::now(),
+            updated_at: crate::host::now(),
+            started_at: None,
+        }
     }
 }
 

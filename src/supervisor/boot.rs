@@ -7,13 +7,15 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::console::Console;
+use super::helpers::Helpers;
 use super::ports::Ports;
 use crate::config::Config;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Gate, Handle, Runner};
 use crate::hypervisor::{self, Launch, Machine};
 use crate::network;
-use crate::spec::VmSpec;
+use crate::spec::{Link, Serves, VmSpec};
+use crate::store::{Helper, Line};
 use crate::vm::{self, Site, Steps};
 
 /// A VM that runs.
@@ -21,7 +23,16 @@ use crate::vm::{self, Site, Steps};
 pub(super) struct Booted {
     pub(super) machine: Box<dyn Machine>,
     pub(super) console: Console,
+    pub(super) helpers: Helpers,
     pub(super) ssh: Option<SocketAddrV4>,
+}
+
+/// A process of the run that waits at its gate.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Helper(Helper),
+    /// With how the guest is reached.
+    Hypervisor(Handle, Option<SocketAddrV4>, Option<Line>),
 }
 
 /// This very program, also after it was replaced on the disk.
@@ -60,8 +71,14 @@ fn prepare(site: &Site, spec: &VmSpec, program: &Path, runner: Option<&Runner>) 
     runner.map_or(Ok(()), |runner| vm::admit(site, spec, program, runner))
 }
 
-/// From a spec to a running guest. `launched` is told the hypervisor's process as soon as it is
-/// there, so that the record names it even if this process is killed a moment later.
+/// Refuses forwards that nobody could serve, before anything is started.
+fn check_forwards(spec: &VmSpec, runner: Option<&Runner>) -> Result<()> {
+    let mut nics = spec.nics.iter().filter(|nic| matches!(nic.link, Link::User));
+    nics.try_for_each(|nic| network::check_ports(&nic.forwards, runner.is_some()))
+}
+
+/// From a spec to a running guest. `begun` is told each process as soon as it is there, so that the
+/// record names it even if this process is killed a moment later.
 pub(super) async fn boot(
     site: &Site,
     config: &Config,
@@ -69,7 +86,7 @@ pub(super) async fn boot(
     ports: &Ports<'_>,
     deadline: Duration,
     steps: &Steps,
-    launched: impl Fn(Handle, Option<SocketAddrV4>) -> Result<()>,
+    begun: impl Fn(Begun) -> Result<()>,
 ) -> Result<Booted> {
     let run = site.hypervisor_run(spec.uuid);
     let hosts = vm::hosts(config);
@@ -78,12 +95,27 @@ pub(super) async fn boot(
     })?;
     let runner = vm::runner_of(site, config, spec)?;
     prepare(site, spec, program, runner.as_ref())?;
+    check_forwards(spec, runner.as_ref())?;
     let ssh = match spec.has_user_network() {
         true => Some(network::free_port(vm::preferred_ssh(spec))?),
         false => None,
     };
     steps.step("networks", || vm::networks::ensure(site, spec))?;
     let taps = steps.step("ports", || ports.prepare())?;
+    let vsock = vm::line(spec);
+    if spec.vsock.is_some() && vsock.is_none() {
+        tracing::warn!(
+            "the guest has no vsock: this host has neither /dev/vhost-vsock nor `{}`",
+            Serves::Line.program()
+        );
+    }
+    let line = vm::line_end(spec, vsock.as_ref(), &run);
+    // They need no group of the hypervisor's.
+    let beside = runner.clone().map(|runner| Runner { groups: Vec::new(), ..runner });
+    let plans = vm::helpers(spec, &run, ssh, vsock.as_ref())?;
+    let gate = Gate { program: OURSELVES.into(), runner: beside };
+    let note = |helper| begun(Begun::Helper(helper));
+    let helpers = Helpers::start(site, spec, &plans, &gate, deadline, steps, note).await?;
     let serial = run.join("serial.sock");
     let dir = site.dirs.vm(spec.uuid);
     let console_log = site.console_log(spec.uuid);
@@ -96,13 +128,14 @@ pub(super) async fn boot(
         gate: Gate { program: OURSELVES.into(), runner },
         landlock: host::landlock_version().is_some_and(|version| version >= LANDLOCK),
         taps,
-        forwards: ssh.map(vm::ssh_forward).into_iter().collect(),
+        ssh,
+        vsock,
         log: &hypervisor_log,
         deadline,
     };
     let start = async {
         let driver = hypervisor::driver(spec.hypervisor);
-        let spawned = |process| steps.step("process", || launched(process, ssh));
+        let spawned = |process| steps.step("process", || begun(Begun::Hypervisor(process, ssh, line.clone())));
         let mut machine = steps.wait("launch", driver.launch(launch, &spawned)).await?;
         let pid = machine.handle().pid;
         let console = steps.wait("console", Console::connect(&serial, &console_log, pid)).await?;
@@ -111,5 +144,5 @@ pub(super) async fn boot(
     };
     // Some hypervisors block until their vhost-user sockets are connected: both go on together.
     let ((machine, console), ()) = tokio::try_join!(start, ports.connect(&run, deadline, steps))?;
-    Ok(Booted { machine, console, ssh })
+    Ok(Booted { machine, console, helpers, ssh })
 }

@@ -14,6 +14,8 @@ const GRACE: Duration = Duration::from_secs(3);
 const LISTEN: Duration = Duration::from_secs(30);
 /// How often a port whose bridge tells nothing is looked at.
 const POLL: Duration = Duration::from_secs(10);
+/// Between two tries to put a guard back, for a while.
+const GUARD_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const LONGEST_PLUG_PAUSE: Duration = Duration::from_secs(60);
 
@@ -28,6 +30,8 @@ pub(super) enum Action {
     Unplug,
     /// Plug the NIC in again.
     Plug,
+    /// Put its guard back into a switch that has started anew.
+    Guard,
 }
 
 /// Where the guest's NIC is.
@@ -60,6 +64,9 @@ pub(super) struct Care {
     means: Means,
     trouble: Option<PortTrouble>,
     due: Option<(Instant, Action)>,
+    /// When its guard is put in again.
+    unguarded: Option<Instant>,
+    guard_tries: u32,
     tries: u32,
     heard_deaf: bool,
     plugged: Plugged,
@@ -77,6 +84,8 @@ impl Care {
             means,
             trouble: None,
             due,
+            unguarded: None,
+            guard_tries: 0,
             tries: 0,
             heard_deaf: false,
             plugged: Plugged::In,
@@ -98,12 +107,39 @@ impl Care {
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due.map(|(at, _)| at)
+        self.due.map(|(at, _)| at).into_iter().chain(self.unguarded).min()
     }
 
     /// What is due; it is taken as begun.
     pub(super) fn begin(&mut self, now: Instant) -> Option<Action> {
-        self.due.take_if(|(at, _)| *at <= now).map(|(_, action)| action)
+        let guard = self.unguarded.take_if(|at| *at <= now).map(|_| Action::Guard);
+        guard.or_else(|| self.due.take_if(|(at, _)| *at <= now).map(|(_, action)| action))
+    }
+
+    /// Its switch has started anew, or did while nobody looked.
+    pub(super) fn forgotten(&mut self, at: Instant) {
+        if self.nic.guard.is_some() && self.is_told() {
+            self.unguarded = Some(at);
+            self.guard_tries = 0;
+        }
+    }
+
+    /// After [`Action::Guard`]. Nothing passes on its port while that fails.
+    pub(super) fn guarded(&mut self, result: Result<bool, Error>, now: Instant) {
+        match result {
+            // It was away, and is back with its guard.
+            Ok(true) => self.restored(Ok(true), now),
+            Ok(false) if self.ailment() == Some(Ailment::Failed) => self.heal(),
+            Ok(false) => {}
+            Err(error) => {
+                if !matches!(self.ailment(), Some(Ailment::Missing | Ailment::Dead | Ailment::Taken)) {
+                    self.ail(Ailment::Failed, Some(error.chain().join(": ")));
+                }
+                let pause = if self.guard_tries < 20 { GUARD_PAUSE } else { LONGEST_PAUSE };
+                self.guard_tries += 1;
+                self.unguarded = Some(now + pause);
+            }
+        }
     }
 
     /// What the switch's database says.

@@ -135,3 +135,36 @@ fn a_port_that_nothing_tells_of_is_looked_at() {
     assert_eq!(look(Err(failed())), Vec::<&str>::new());
     assert_eq!(look(Ok(true)), ["restored"]);
 }
+
+#[test]
+fn a_guard_is_put_back_until_it_is_there() {
+    let mut now = Instant::now();
+    let mut care = care(Means::Told, now);
+    care.forgotten(now);
+    assert_eq!(care.due(), None, "a port without a guard");
+    care.nic.guard = Some(crate::spec::Guard::default());
+    care.see(&present(Some(true)), now);
+    care.forgotten(now);
+    for _ in 0..3 {
+        assert_eq!(care.begin(now), Some(Action::Guard));
+        care.guarded(Err(failed()), now);
+        assert_eq!(care.trouble().map(|trouble| trouble.ailment), Some(Ailment::Failed));
+        assert_eq!(care.begin(now), None);
+        now += SECOND;
+        // The database knows nothing of it.
+        care.see(&present(Some(true)), now);
+    }
+    assert_eq!(care.begin(now), Some(Action::Guard));
+    care.guarded(Ok(false), now);
+    assert_eq!(words(&mut care), Vec::<&str>::new());
+    assert_eq!((care.trouble(), care.due()), (None, None));
+    for _ in 0..40 {
+        care.guarded(Err(failed()), now);
+    }
+    assert_eq!(care.due(), Some(now + LONGEST_PAUSE), "not for ever so often");
+    care.see(&present(Some(true)), now);
+    care.forgotten(now);
+    assert_eq!(care.begin(now), Some(Action::Guard));
+    care.guarded(Ok(true), now);
+    assert_eq!(words(&mut care), ["lost", "restored"], "it was away, and is back");
+}

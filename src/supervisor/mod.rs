@@ -1,7 +1,7 @@
 //! 7 · The process that owns one running VM: `v supervise <uuid>`, launched by `v vm start`.
 //!
 //! ```text
-//! lock ─► record `starting` ─► ports ─► gate ─► record its pid ─► launch ─► console ─► boot ─► record `running` ─► "ready"
+//! lock ─► record `starting` ─► ports ─► helpers ─► gate ─► record its pid ─► launch ─► console ─► boot ─► record `running` ─► "ready"
 //!   then, until the hypervisor ends: its events, the control socket, SIGTERM; and beside that the
 //!   ports, which are put back when somebody takes them away (`switch`, `care`)
 //! ended ─► release ports ─► record `stopped` or `crashed`, with the reason ─► lock dropped
@@ -22,6 +22,7 @@ mod console;
 mod control;
 mod decide;
 mod handover;
+mod helpers;
 mod last_word;
 mod life;
 mod limits;

@@ -1,6 +1,5 @@
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -12,11 +11,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::boot::{self, Booted};
+use super::boot::{self, Begun, Booted};
 use super::console::Console;
 use super::control::{self, Asked};
 use super::decide::{self, Decision, decide};
 use super::handover::{Handed, Successor};
+use super::helpers::Helpers;
 use super::life::{Life, tell_giving_up};
 use super::ports::Ports;
 use super::watch::{End, Run, Told, Waiting, exit_of, watch};
@@ -25,7 +25,9 @@ use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Child, Gate, Handle, Lock, LockError};
 use crate::hypervisor::{self, Machine};
 use crate::network::ovs::Ovs;
-use crate::spec::{Actor, Event, Exit, Happening, Intent, Progress, Refusal, State, Verb, VmSpec};
+use crate::spec::{
+    Actor, Ailment, Event, Exit, Happening, Intent, PortTrouble, Progress, Refusal, Serves, State, Verb, VmSpec,
+};
 use crate::store::{Record, Retries};
 use crate::vm::control::{Failure, Reply, Request};
 use crate::vm::{self, Purpose, Site, Steps};
@@ -228,7 +230,7 @@ fn clear_cut_short(site: &Site, record: &Record, hypervisor: Option<Handle>, see
     }
     let gone = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor).filter(|_| hypervisor.is_none());
     let seen = seen.or_else(|| seen_end(gone?, record.intent));
-    vm::clear_run(site, spec)?;
+    vm::clear_run(site, record)?;
     let us = this_process()?;
     let mut store = site.store()?.acting_as(Actor::Supervisor);
     let next = store.update(spec.uuid, |record| Ok(decide::cut_short(record, seen, host::now(), us)?))?;
@@ -275,8 +277,8 @@ impl Supervisor<'_> {
         let console = self.open_console_door()?;
         let ports = Ports::new(self.spec, self.ovs.clone());
         let config = self.site.config()?;
-        let launched = |handle, ssh| self.launched(handle, ssh);
-        let booting = boot::boot(self.site, &config, self.spec, &ports, attempt.deadline, &attempt.steps, launched);
+        let begun = |process| self.begun(process);
+        let booting = boot::boot(self.site, &config, self.spec, &ports, attempt.deadline, &attempt.steps, begun);
         let booted = tokio::select! {
             booted = booting => booted?,
             reply = interrupted(doors) => {
@@ -298,7 +300,7 @@ impl Supervisor<'_> {
         doors: &mut Doors,
         ready: &mut Ready,
     ) -> Result<Run> {
-        let Booted { machine, console, ssh } = booted;
+        let Booted { machine, console, helpers, ssh } = booted;
         attempt.steps.closing("running", || {
             self.update_by(&attempt.by, |record| {
                 record.apply(&Event::Booted)?;
@@ -314,7 +316,7 @@ impl Supervisor<'_> {
         // It ends with the run: the next one has a console of its own.
         let mut serving = JoinSet::new();
         serving.spawn_local(console.serve(door));
-        let run = watch(self, machine, doors, None).await;
+        let run = watch(self, machine, helpers, doors, None).await;
         settled().await;
         Ok(run)
     }
@@ -338,7 +340,8 @@ impl Supervisor<'_> {
             gate: Gate { program: "".into(), runner: None },
             landlock: false,
             taps: Vec::new(),
-            forwards: Vec::new(),
+            ssh: None,
+            vsock: None,
             log: &self.site.hypervisor_log(self.spec.uuid),
             deadline: self.deadline,
         };
@@ -351,12 +354,14 @@ impl Supervisor<'_> {
                 return Err(error);
             }
         };
-        tracing::info!(pid = hypervisor.pid, "adopted");
+        let (helpers, lost) = Helpers::adopt(record.runtime.as_ref().map_or(&[], |runtime| &runtime.helpers));
+        tracing::info!(pid = hypervisor.pid, helpers = ?helpers.pids(), "adopted");
         self.tell(if self.handed { &Happening::HandedOver } else { &Happening::Adopted });
+        lost.into_iter().for_each(|serves| self.lost(serves));
         ready.say(None);
         let mut serving = JoinSet::new();
         serving.spawn_local(console.serve(door));
-        let run = watch(self, machine, doors, record.intent).await;
+        let run = watch(self, machine, helpers, doors, record.intent).await;
         settled().await;
         Ok(run)
     }
@@ -409,14 +414,45 @@ impl Supervisor<'_> {
         UnixListener::bind(&console).or_failed(|| format!("cannot listen on `{}`", console.display()))
     }
 
-    fn launched(&self, hypervisor: Handle, ssh: Option<SocketAddrV4>) -> Result<()> {
+    fn begun(&self, process: Begun) -> Result<()> {
         self.update(|record| {
-            if let Some(runtime) = &mut record.runtime {
-                runtime.hypervisor = Some(hypervisor);
-                runtime.ssh = ssh;
+            let Some(runtime) = &mut record.runtime else { return Ok(()) };
+            match process {
+                Begun::Helper(helper) => runtime.helpers.push(helper),
+                Begun::Hypervisor(hypervisor, ssh, line) => {
+                    runtime.hypervisor = Some(hypervisor);
+                    runtime.ssh = ssh;
+                    runtime.vsock = line;
+                }
             }
             Ok(())
         })
+    }
+
+    /// A helper ended while the guest runs.
+    pub(super) fn lost(&self, serves: Serves) {
+        tracing::error!("`{}` has ended, and with it {serves}", serves.program());
+        self.tell(&Happening::HelperEnded { serves });
+        let recorded = self.update(|record| {
+            let number = record.spec.number;
+            let Some(runtime) = &mut record.runtime else { return Ok(()) };
+            runtime.helpers.retain(|helper| helper.serves != serves);
+            match serves {
+                Serves::Line => runtime.vsock = None,
+                Serves::Nic(index) => {
+                    let nic = record.spec.nics.iter().find(|nic| nic.index == index);
+                    runtime.troubles.extend(nic.map(|nic| PortTrouble {
+                        port: nic.port(number),
+                        ailment: Ailment::Dead,
+                        detail: Some("`passt` has ended; `v vm restart` brings it back".to_owned()),
+                    }));
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = recorded {
+            tracing::warn!(error = %error.chain().join(": "), "not recorded");
+        }
     }
 
     /// A change of the supervisor's own accord.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! told by the switch ─► missing ─► put back ─► restored          taken by another: left alone
+//! the switch has started anew ─► its guard is put back: until then nothing passes
 //! the link stays down ─► its socket is deaf ─► dead ─► unplug ─ the guest lets go ─► plug ─► restored
 //!                                                        └─ it does not: told, `v vm restart` mends it
 //! ```
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -28,6 +29,9 @@ use crate::network::{self, Port};
 use crate::spec::{self, Actor, Link, Nic, PortTrouble, VmSpec};
 use crate::vm::{self, Site};
 
+/// After this long the guards are put in once more: an earlier supervisor may have missed that the
+/// switch started anew.
+const UNSEEN: Duration = Duration::from_secs(3);
 /// How often a hypervisor that waits for its switch is told that the guest is off.
 const NUDGE: Duration = Duration::from_millis(500);
 /// For so long.
@@ -114,6 +118,13 @@ impl Switch {
     }
 }
 
+fn bridge(link: &Link) -> Option<&str> {
+    match link {
+        Link::Vhost { bridge, .. } | Link::Tap { bridge, .. } => Some(bridge),
+        Link::User => None,
+    }
+}
+
 fn means(link: &Link, replaceable: bool) -> Option<Means> {
     match link {
         Link::Vhost { .. } if replaceable => Some(Means::Replaceable),
@@ -181,6 +192,16 @@ impl Worker {
             self.cares.iter().filter(|care| care.is_told()).map(|care| care.port.clone()).collect();
         let (tell, told) = watch::channel(None);
         let hands = self.hands.clone();
+        let guarded = self.cares.iter().find(|care| care.is_told() && care.nic.guard.is_some());
+        let bridge = guarded.and_then(|care| bridge(&care.nic.link)).map(str::to_owned);
+        let anew = Notify::new();
+        let watched = async {
+            let Some(bridge) = bridge else { return std::future::pending().await };
+            loop {
+                hands.ovs.started_anew(&bridge).await;
+                anew.notify_one();
+            }
+        };
         let followed = async {
             if names.is_empty() {
                 std::future::pending::<()>().await;
@@ -189,15 +210,19 @@ impl Worker {
         };
         tokio::select! {
             () = followed => {}
-            () = self.care(told) => {}
+            () = watched => {}
+            () = self.care(told, &anew) => {}
         }
     }
 
-    async fn care(mut self, mut told: watch::Receiver<Option<network::ovs::Sightings>>) {
+    async fn care(mut self, mut told: watch::Receiver<Option<network::ovs::Sightings>>, anew: &Notify) {
         // A supervisor that was killed may have left some.
         let record = self.site.store().and_then(|store| store.get(self.hands.spec.uuid)).ok().flatten();
         self.noted = record.and_then(|record| record.runtime).map(|runtime| runtime.troubles).unwrap_or_default();
+        self.noted.retain(|trouble| self.cares.iter().any(|care| care.port == trouble.port));
         self.note();
+        // It may have started anew while no supervisor was there.
+        self.cares.iter_mut().for_each(|care| care.forgotten(Instant::now() + UNSEEN));
         loop {
             let due = self.cares.iter().filter_map(Care::due).min();
             let due = async {
@@ -222,6 +247,7 @@ impl Worker {
                     };
                     self.cares.iter_mut().filter(|care| of(care)).for_each(|care| care.unplugged(Instant::now()));
                 }
+                () = anew.notified() => self.cares.iter_mut().for_each(|care| care.forgotten(Instant::now())),
                 () = due => {}
             }
             // First what is known is told, and again what came of it.
@@ -245,6 +271,11 @@ impl Worker {
                     let done = tokio::task::spawn_blocking(move || hands.restore(&nic)).await;
                     let done = done.unwrap_or_else(|error| Err(Error::failed("not put back").source(error)));
                     care.restored(done, Instant::now());
+                }
+                (Action::Guard, _) => {
+                    let done = tokio::task::spawn_blocking(move || hands.restore(&nic)).await;
+                    let done = done.unwrap_or_else(|error| Err(Error::failed("not guarded").source(error)));
+                    care.guarded(done, Instant::now());
                 }
                 // While the guest reboots nobody listens, and nobody answers.
                 (Action::Listen, Some(hotplug)) if !hotplug.answers().await => {
@@ -278,7 +309,9 @@ impl Worker {
             }
             store.update(spec.uuid, |record| {
                 if let Some(runtime) = &mut record.runtime {
-                    runtime.troubles.clone_from(&troubles);
+                    // Others are not told by the switch.
+                    runtime.troubles.retain(|trouble| self.cares.iter().all(|care| care.port != trouble.port));
+                    runtime.troubles.extend(troubles.iter().cloned());
                 }
                 Ok(())
             })

@@ -4,6 +4,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::control::Asked;
+use super::helpers::Helpers;
+use super::life::has_ended;
 use super::owner::{Doors, Supervisor};
 use super::switch::Switch;
 use crate::error::{Error, Kind, Result};
@@ -53,6 +55,7 @@ pub(super) enum Run {
 pub(super) async fn watch(
     supervisor: &Supervisor<'_>,
     mut machine: Box<dyn Machine>,
+    mut helpers: Helpers,
     doors: &mut Doors,
     intent: Option<Intent>,
 ) -> Run {
@@ -81,6 +84,12 @@ pub(super) async fn watch(
                 }
                 hand_over = run.handle(machine.as_mut(), asked).await;
             }
+            serves = helpers.ended() => {
+                // One that serves a hypervisor which ends may be quicker.
+                if !has_ended(machine.handle()).await {
+                    supervisor.lost(serves);
+                }
+            }
             () = at(stop_deadline) => run.stop_timed_out(machine.as_mut()).await,
             _ = doors.terminate.recv() => {
                 switch.stopping(supervisor.spec.policy.stop_timeout());
@@ -91,12 +100,14 @@ pub(super) async fn watch(
         if hand_over {
             tracing::info!("the guest is handed over");
             machine.leave();
+            helpers.leave();
             run.waiting().into_iter().for_each(|one| drop(one.reply.send(Reply::HandingOver)));
             return Run::HandOver;
         }
     };
     // Before anything is released: it would be put back.
     switch.close().await;
+    helpers.end().await;
     let words = || machine.last_words().map(|words| one_line(&words)).unwrap_or_default();
     if let Some((steps, end)) = run.ending.take() {
         steps.done(end);

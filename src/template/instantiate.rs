@@ -2,14 +2,14 @@
 //! which firmware, which addresses are free) comes in as arguments, decided by the caller.
 
 use std::fmt::Display;
+use std::net::Ipv4Addr;
 
 use uuid::Uuid;
 
-use crate::config::{Config, DEFAULT_BRIDGE, LinkEntry, Template, check_vcpu, check_vram, or_one_of};
+use super::PlannedNic;
+use crate::config::{Config, Template, check_vcpu, check_vram, or_one_of};
 use crate::error::{Error, Result, nearest};
-use crate::spec::{
-    Accel, Address, Boot, Disk, HypervisorKind, Link, Name, Nic, SPEC_VERSION, Size, Subnet, Switch, VmSpec,
-};
+use crate::spec::{Accel, Address, Boot, Disk, Forward, HypervisorKind, Name, SPEC_VERSION, Size, VmSpec};
 
 /// Who the VM is; the store gives number and name so that no two VMs share them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +20,14 @@ pub struct Identity {
 }
 
 /// What a person asks for in place of the template's own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     pub vcpu: Option<u32>,
     pub vram: Option<Size>,
+    /// For the first NIC whose network's subnet it is in.
+    pub address: Option<Ipv4Addr>,
+    /// Beside the template's own, for the first NIC that can have them.
+    pub ports: Vec<Forward>,
 }
 
 /// What `auto` and the usual places came to on this host.
@@ -32,15 +36,6 @@ pub struct Resolved {
     pub hypervisor: HypervisorKind,
     pub accel: Accel,
     pub boot: Boot,
-}
-
-/// A NIC before it has an address: what it is plugged into, and where its address comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedNic {
-    pub network: Name,
-    pub link: Link,
-    /// Without one, the guest's own DHCP decides.
-    pub subnet: Option<Subnet>,
 }
 
 /// The template of a name.
@@ -57,39 +52,13 @@ pub fn find<'a>(config: &'a Config, name: &str) -> Result<&'a Template> {
     Err(Error::not_found(format!("no template `{}`", name.escape_debug())).hint(hint))
 }
 
-/// The NICs in the template's order. A name without a `[[network]]` gets its type's defaults.
-pub fn nics(config: &Config, template: &Template) -> Result<Vec<PlannedNic>> {
-    template
-        .nets
-        .iter()
-        .map(|net| {
-            let network = config.network(&net.name);
-            let link = config.link(net).ok_or_else(|| {
-                Error::usage(format!("there is no network `{}` to take the NIC's type from", net.name))
-                    .hint("write the type: `type = \"vhost\"`, `\"tap\"` or `\"user\"`")
-            })?;
-            let bridge = || network.map_or(DEFAULT_BRIDGE, |network| network.bridge()).to_owned();
-            let create = network.is_some_and(|network| network.create == Some(true));
-            let link = match link {
-                LinkEntry::Vhost => Link::Vhost { bridge: bridge(), create },
-                LinkEntry::Tap => {
-                    let switch = network.and_then(|network| network.kind.switch()).unwrap_or(Switch::Ovs);
-                    Link::Tap { bridge: bridge(), switch, create }
-                }
-                LinkEntry::User => Link::User,
-            };
-            let subnet = network.and_then(|network| network.addresses(false, None));
-            Ok(PlannedNic { network: net.name.clone(), link, subnet })
-        })
-        .collect()
-}
-
-/// Everything decided about one VM. `addresses` holds one place for each NIC, in order.
+/// Everything decided about one VM. `addresses` holds one place for each of the planned NICs, in order.
 pub fn instantiate(
     config: &Config,
     template: &Template,
     identity: &Identity,
     resolved: &Resolved,
+    planned: &[PlannedNic],
     addresses: &[Option<Address>],
     overrides: &Overrides,
 ) -> Result<VmSpec> {
@@ -97,7 +66,6 @@ pub fn instantiate(
     check_vcpu(vcpu).map_err(|what| out_of_range("vcpu", what))?;
     let vram = overrides.vram.unwrap_or(template.vram);
     check_vram(vram).map_err(|what| out_of_range("vram", what))?;
-    let planned = nics(config, template)?;
     if planned.len() != addresses.len() {
         return Err(Error::failed(format!(
             "the template `{}` has {} NICs, and {} addresses were given for them",
@@ -106,10 +74,10 @@ pub fn instantiate(
             addresses.len()
         )));
     }
-    let nics = (0..=u8::MAX).zip(planned).zip(addresses).map(|((index, planned), address)| Nic {
-        address: address.clone(),
-        ..Nic::new(identity.uuid, index, planned.network, planned.link)
-    });
+    let nics = (0..=u8::MAX)
+        .zip(planned)
+        .zip(addresses)
+        .map(|((index, planned), address)| planned.nic(identity.uuid, index, address.clone()));
     Ok(VmSpec {
         version: SPEC_VERSION,
         uuid: identity.uuid,
@@ -126,7 +94,7 @@ pub fn instantiate(
         seed: true,
         login: None,
         policy: template.policy(),
-        vsock: None,
+        vsock: Some(VmSpec::cid(identity.uuid)),
     })
 }
 
@@ -160,9 +128,10 @@ fn out_of_range(key: &str, what: impl Display) -> Error {
 mod tests {
     use super::*;
     use crate::config::LimitsEntry;
-    use crate::config::{DiskEntry, ImageEntry, NetEntry, Network, NetworkKind};
+    use crate::config::{DiskEntry, ImageEntry, LinkEntry, NetEntry, Network, NetworkKind};
     use crate::error::Kind;
     use crate::spec::{Mac, Restart};
+    use crate::template::{Settled, nics};
     use proptest::prelude::*;
     use std::collections::HashSet;
 
@@ -231,6 +200,10 @@ mod tests {
         Resolved { hypervisor: HypervisorKind::CloudHypervisor, accel: Accel::Kvm, boot }
     }
 
+    fn planned(template: &Template) -> Vec<PlannedNic> {
+        nics(&config(), template, &mut |network| Ok(Settled::by_config(network))).unwrap()
+    }
+
     fn identity(number: u32) -> Identity {
         Identity { uuid: Uuid::from_u128(0x6f1b0a1e_91a7_4d2c_9d52_0123456789ab), number, name: name("web-1") }
     }
@@ -249,63 +222,38 @@ mod tests {
     }
 
     #[test]
-    fn links_and_their_defaults() {
-        use LinkEntry::{Tap, User, Vhost};
-        let vhost = |bridge: &str| Link::Vhost { bridge: bridge.to_owned(), create: false };
-        let tap = |bridge: &str, switch, create| Link::Tap { bridge: bridge.to_owned(), switch, create };
-        let rows = [
-            ("an ovs network's own link", net("main", None), vhost("br-main"), true),
-            ("a tap on it", net("main", Some(Tap)), tap("br-main", Switch::Ovs, false), true),
-            ("a Linux bridge's own link", net("lan", None), tap("br-lan", Switch::Bridge, true), false),
-            ("a user network's own link", net("slirp", None), Link::User, false),
-            ("vhost without a network", net("other", Some(Vhost)), vhost("vsbr0"), false),
-            ("tap without a network", net("other", Some(Tap)), tap("vsbr0", Switch::Ovs, false), false),
-            ("user without a network", net("other", Some(User)), Link::User, false),
-        ];
-        for (what, entry, link, addressed) in rows {
-            let planned = nics(&config(), &template(vec![entry])).unwrap();
-            assert_eq!(planned[0].link, link, "{what}");
-            assert_eq!(planned[0].subnet.is_some(), addressed, "{what}");
-        }
-        let error = nics(&config(), &template(vec![net("other", None)])).unwrap_err();
-        assert!(error.hint_text().unwrap().contains("write the type"), "{error:?}");
-    }
-
-    #[test]
-    fn a_subnet_comes_with_its_first_address_as_gateway() {
-        let planned = nics(&config(), &template(vec![net("main", None)])).unwrap();
-        let subnet = planned[0].subnet.clone().unwrap();
-        assert_eq!(subnet.gateway, Some("10.44.0.1".parse().unwrap()));
-        assert_eq!(subnet.dns, ["10.44.0.53".parse::<std::net::IpAddr>().unwrap()]);
-        let mut config = config();
-        config.networks[0].gateway = Some("10.44.0.254".parse().unwrap());
-        assert_eq!(config.networks[0].addresses(false, None).unwrap().gateway, config.networks[0].gateway);
-    }
-
-    #[test]
     fn a_spec_has_its_sources_and_overrides() {
         let address = Address::new("10.44.0.2/24".parse().unwrap(), None, vec![]);
-        let overrides = Overrides { vcpu: Some(4), vram: Some(Size::mib(512)) };
+        let overrides = Overrides { vcpu: Some(4), vram: Some(Size::mib(512)), ..Overrides::default() };
         let template = template(vec![net("main", None), net("main", None)]);
         let addresses = [Some(address.clone()), None];
-        let spec = instantiate(&config(), &template, &identity(7), &resolved(), &addresses, &overrides).unwrap();
+        let spec =
+            instantiate(&config(), &template, &identity(7), &resolved(), &planned(&template), &addresses, &overrides)
+                .unwrap();
         assert_eq!((spec.vcpu, spec.vram, spec.seed), (4, Size::mib(512), true));
         assert_eq!(spec.disks[0].source.as_deref(), Some(std::path::Path::new("/srv/debian-12.qcow2")));
         assert_eq!((&spec.disks[1].source, spec.disks[1].size), (&None, Some(Size::gib(1))));
         assert_eq!(spec.nics[0].address, Some(address));
         assert_eq!(spec.nics[1].port(spec.number), "v7n1");
         assert_eq!(spec.boot, resolved().boot);
+        assert_eq!(spec.vsock, Some(VmSpec::cid(spec.uuid)));
     }
 
     #[test]
     fn overrides_have_the_templates_limits() {
+        let vcpu = |vcpu| Overrides { vcpu: Some(vcpu), ..Overrides::default() };
         let rows = [
-            (Overrides { vcpu: Some(0), vram: None }, "`vcpu` must be from 1 to 255, not `0`"),
-            (Overrides { vcpu: Some(256), vram: None }, "`vcpu` must be from 1 to 255, not `256`"),
-            (Overrides { vcpu: None, vram: Some(Size::mib(15)) }, "`vram` must be from 16MiB to 16TiB, not `15MiB`"),
+            (vcpu(0), "`vcpu` must be from 1 to 255, not `0`"),
+            (vcpu(256), "`vcpu` must be from 1 to 255, not `256`"),
+            (
+                Overrides { vram: Some(Size::mib(15)), ..Overrides::default() },
+                "`vram` must be from 16MiB to 16TiB, not `15MiB`",
+            ),
         ];
+        let template = template(vec![]);
         for (overrides, message) in rows {
-            let spec = instantiate(&config(), &template(vec![]), &identity(1), &resolved(), &[], &overrides);
+            let spec =
+                instantiate(&config(), &template, &identity(1), &resolved(), &planned(&template), &[], &overrides);
             let error = spec.unwrap_err();
             assert_eq!((error.kind(), error.message()), (Kind::Usage, message));
         }
@@ -314,7 +262,15 @@ mod tests {
     #[test]
     fn each_nic_needs_its_address_place() {
         let template = template(vec![net("main", None)]);
-        let spec = instantiate(&config(), &template, &identity(1), &resolved(), &[], &Overrides::default());
+        let spec = instantiate(
+            &config(),
+            &template,
+            &identity(1),
+            &resolved(),
+            &planned(&template),
+            &[],
+            &Overrides::default(),
+        );
         assert!(spec.unwrap_err().message().contains("1 NICs, and 0 addresses"));
     }
 
@@ -329,10 +285,10 @@ mod tests {
             vcpu in 1u32..=255,
         ) {
             let identity = Identity { uuid: Uuid::from_u128(uuid), number, name: name(&label) };
-            let overrides = Overrides { vcpu: Some(vcpu), vram: Some(Size::mib(mib)) };
+            let overrides = Overrides { vcpu: Some(vcpu), vram: Some(Size::mib(mib)), ..Overrides::default() };
             let template = template(vec![net("main", None); nics]);
             let addresses = vec![None; nics];
-            let spec = instantiate(&config(), &template, &identity, &resolved(), &addresses, &overrides).unwrap();
+            let spec = instantiate(&config(), &template, &identity, &resolved(), &planned(&template), &addresses, &overrides).unwrap();
             let macs: HashSet<Mac> = spec.nics.iter().map(|nic| nic.mac).collect();
             prop_assert_eq!(macs.len(), nics);
             let ports: HashSet<String> = spec.nics.iter().map(|nic| nic.port(number)).collect();

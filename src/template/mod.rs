@@ -2,7 +2,9 @@
 //! [`VmSpec`](crate::spec::VmSpec). Pure: it opens no file and asks no clock.
 
 mod instantiate;
+mod nics;
 mod user_data;
 
-pub use instantiate::{Identity, Overrides, PlannedNic, Resolved, disks, find, instantiate, nics};
+pub use instantiate::{Identity, Overrides, Resolved, disks, find, instantiate};
+pub use nics::{PlannedNic, Settled, lay_over, nics};
 pub use user_data::{Ssh, User, UserData};

@@ -6,14 +6,14 @@ use super::site::{make_private, remove_tree};
 use super::sources::{Source, check_space, copy_small, make_disk, sources};
 use super::steps::{Step, opening, run_all};
 use super::{Site, check_boot, hand_over, networks, resolve, runner, sweep};
-use crate::config::Config;
+use crate::config::{Config, Network};
 use crate::disk::{self, Part, Progress, Seed};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Cancel, Handle, Runner};
-use crate::network;
+use crate::network::{self, keep, ovs::Ovs};
 use crate::spec::{Boot, Event, Name, Verb, VmSpec};
 use crate::store::{Draft, Store, Wanted};
-use crate::template::{self, Identity, Overrides, PlannedNic, UserData};
+use crate::template::{self, Identity, Overrides, PlannedNic, Settled, UserData};
 
 /// What `v vm create` asks for.
 #[derive(Debug, Clone)]
@@ -36,12 +36,14 @@ pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Pro
     let (resolved, choice) = resolve(&config, template)?;
     tracing::info!("{}", choice.why);
     check_boot(&resolved.boot)?;
-    let nics = template::nics(&config, template)?;
     let mut store = site.store()?;
+    let ovs = site.ovs(&config);
+    let mut nics = template::nics(&config, template, &mut |network| settle(site, &mut store, network, &ovs))?;
+    template::lay_over(&mut nics, &request.overrides, request.count)?;
     sweep(site, &mut store)?;
     make_private(&site.dirs.vms())?;
 
-    check_networks(site, &config, &nics)?;
+    check_networks(&config, &nics, &ovs)?;
     let sources = sources(site, &config, template, cancel, progress)?;
     check_space(site, &sources, request.count)?;
 
@@ -51,7 +53,7 @@ pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Pro
         let specs = store.reserve(&drafts, owner, &mut made_up_name, &mut |reserved| {
             let identity = Identity { uuid: reserved.uuid, number: reserved.number, name: reserved.name.clone() };
             let (given, chosen) = (&reserved.addresses, &request.overrides);
-            let mut spec = template::instantiate(&config, template, &identity, &resolved, given, chosen)?;
+            let mut spec = template::instantiate(&config, template, &identity, &resolved, &nics, given, chosen)?;
             spec.login = request.users.users.first().map(|user| user.name.clone());
             Ok(spec)
         })?;
@@ -127,13 +129,29 @@ fn finish(store: &mut Store, vms: &[Uuid]) -> Result<()> {
     })
 }
 
-fn check_networks(site: &Site, config: &Config, nics: &[PlannedNic]) -> Result<()> {
-    let ovs = site.ovs(config);
-    nics.iter().try_for_each(|nic| network::driver(&nic.link).check(&nic.network, &nic.link, &ovs))
+/// What looking at the host tells of a network.
+fn settle(site: &Site, store: &mut Store, network: &Network, ovs: &Ovs) -> Result<Settled> {
+    let kept = networks::kept(site, store, network, ovs)?;
+    let ipv6 = kept && network.is_served() && keep::has_ipv6()?;
+    let net6 = if ipv6 && network.needs_prefix6() { Some(store.prefix6(&network.name)?) } else { None };
+    Ok(Settled { kept, ipv6, net6 })
+}
+
+/// What can be known now of what a start will need.
+fn check_networks(config: &Config, nics: &[PlannedNic], ovs: &Ovs) -> Result<()> {
+    for (index, nic) in nics.iter().enumerate() {
+        network::driver(&nic.link).check(&nic.network, &nic.link, ovs)?;
+        let seen = nics[..index].iter().any(|other| other.network == nic.network);
+        if let Some(network) = config.network(&nic.network).filter(|_| nic.guard.is_some() && !seen) {
+            network::check_routes(&network.spec(None, nic.subnet.as_ref().and_then(|subnet| subnet.net6)))?;
+        }
+    }
+    Ok(())
 }
 
 fn drafts(request: &Create, nics: &[PlannedNic]) -> Result<Vec<Draft>> {
-    let nics: Vec<_> = nics.iter().map(|nic| Wanted { subnet: nic.subnet.clone(), ..Wanted::default() }).collect();
+    let nics: Vec<_> =
+        nics.iter().map(|nic| Wanted { subnet: nic.subnet.clone(), address: nic.address, mac: nic.mac }).collect();
     (1..=request.count)
         .map(|index| {
             let name = match &request.name {

@@ -1,12 +1,19 @@
 //! What a run leaves on the host when both its supervisor and its hypervisor are gone.
 
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
 use super::site::remove_tree;
 use super::{Site, networks};
-use crate::error::{OrFailed, Result};
-use crate::host::{Lock, LockError};
+use crate::error::{Error, OrFailed, Result};
+use crate::host::{self, Lock, LockError};
 use crate::network::{self, Port, ovs::Ovs};
 use crate::spec::{Exit, Happening, Intent, Progress, State, VmSpec};
-use crate::store::{Record, Store};
+use crate::store::{Helper, Record, Store};
+
+/// How long a process may take to be gone after SIGKILL.
+const KILLED: Duration = Duration::from_secs(10);
 
 /// Whether what was asked of a run that ended unseen is still to come: only a supervisor starts it
 /// again.
@@ -29,10 +36,8 @@ pub(super) fn end_unseen(site: &Site, store: &mut Store, spec: &VmSpec, exit: Op
         let hypervisor = record.runtime.as_ref().and_then(|runtime| runtime.hypervisor);
         record.state.is_live() && !hypervisor.is_some_and(|handle| handle.is_alive())
     };
-    if !store.get(spec.uuid)?.is_some_and(|record| is_over(&record)) {
-        return Ok(());
-    }
-    clear_run(site, spec)?;
+    let Some(record) = store.get(spec.uuid)?.filter(is_over) else { return Ok(()) };
+    clear_run(site, &record)?;
     let cut = store.update(spec.uuid, |record| {
         let cut = record.progress.as_ref().map(Progress::cut_short);
         match exit {
@@ -52,10 +57,28 @@ pub fn told(store: &mut Store, spec: &VmSpec, cut: Option<String>, became: &str)
     store.tell(spec, &Happening::Repaired { detail: format!("{cut}: {became}") })
 }
 
-/// Nothing of a run is left on the host: no port, no socket.
-pub fn clear_run(site: &Site, spec: &VmSpec) -> Result<()> {
-    release_ports(site, spec)?;
-    remove_tree(&site.dirs.run(spec.uuid))
+/// Nothing of a run is left on the host: no helper, no port, no socket.
+pub fn clear_run(site: &Site, record: &Record) -> Result<()> {
+    end_helpers(record)?;
+    release_ports(site, &record.spec)?;
+    remove_tree(&site.dirs.run(record.spec.uuid))
+}
+
+/// Ends what ran beside a hypervisor, for a run that nobody took over.
+pub fn end_helpers(record: &Record) -> Result<()> {
+    let helpers = record.runtime.iter().flat_map(|runtime| &runtime.helpers);
+    for Helper { serves, process } in helpers.filter(|helper| helper.process.is_alive()) {
+        let failed = || format!("cannot end process {} (`{}`)", process.pid, serves.program());
+        process.signal(Signal::KILL).or_failed(failed)?;
+        let until = Instant::now() + KILLED;
+        while process.is_alive() {
+            if Instant::now() >= until {
+                return Err(Error::failed(failed()));
+            }
+            host::pause(Duration::from_millis(5));
+        }
+    }
+    Ok(())
 }
 
 /// Ports are normally gone with the run; one is left only when its supervisor was killed. A switch

@@ -17,6 +17,7 @@
 //! [`reconcile`]). What else may be left behind is found and collected by [`repair`].
 
 mod autostart;
+mod beside;
 pub mod control;
 mod create;
 mod delete;
@@ -24,6 +25,7 @@ mod launch;
 mod leftovers;
 pub mod networks;
 mod observe;
+mod reach;
 mod ready;
 mod rename;
 pub mod repair;
@@ -41,17 +43,19 @@ mod unit;
 
 pub use crate::disk::Part;
 pub use autostart::{Group, autostart};
+pub use beside::{helpers, line, line_end};
 pub use create::{Create, create};
 pub use delete::delete;
 pub use launch::{Purpose, READY_FD, Starting, arguments};
-pub use leftovers::{awaits_another_run, clear_run, told};
+pub use leftovers::{awaits_another_run, clear_run, end_helpers, told};
 pub use observe::{Observed, observe, reconcile};
+pub use reach::reach;
 pub use ready::{Goal, endpoint, wait_for};
 pub use rename::rename;
 pub use resolve::{hosts, links, resolve};
 pub use restart::{Restarted, restart};
 pub use runner::{DEFAULT_USER, admit, check_boot, group_for_kvm, hand_over, runner, runner_of};
-pub use show::{preferred_ssh, show_launch, ssh_forward};
+pub use show::{preferred_ssh, show_launch};
 pub use site::Site;
 pub use site::{make_private, remove_tree};
 pub use start::start;

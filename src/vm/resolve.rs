@@ -4,8 +4,9 @@ use crate::config::{Accelerator, Config, HypervisorSetting, Template};
 use crate::error::{Error, Result};
 use crate::host::find_program;
 use crate::hypervisor::{self, Choice, Host, Needs, cloud_hypervisor, qemu};
+use crate::network::passt::Passt;
 use crate::spec::{Accel, Boot, HypervisorKind, Link};
-use crate::template::{self, Resolved};
+use crate::template::{self, Resolved, Settled};
 
 /// The hypervisors of this host, with the programs the config names.
 pub fn hosts(config: &Config) -> Host {
@@ -30,7 +31,10 @@ fn check_named(config: &Config) -> Result<()> {
 
 /// How each NIC of a template meets its network.
 pub fn links(config: &Config, template: &Template) -> Result<Vec<Link>> {
-    Ok(template::nics(config, template)?.into_iter().map(|nic| nic.link).collect())
+    Ok(template::nics(config, template, &mut |network| Ok(Settled::by_config(network)))?
+        .into_iter()
+        .map(|nic| nic.link)
+        .collect())
 }
 
 /// Decides, once, at create; start finds it in the spec.
@@ -48,7 +52,8 @@ pub fn resolve(config: &Config, template: &Template) -> Result<(Resolved, Choice
     check_named(config)?;
     let links = links(config, template)?;
     let needs = Needs::of(&links.iter().collect::<Vec<_>>(), template.kernel.is_some());
-    let choice = hypervisor::choose(wanted, accel, &needs, &hosts(config))?;
+    let host = Host { passt: needs.user && Passt::find().program().is_ok(), ..hosts(config) };
+    let choice = hypervisor::choose(wanted, accel, &needs, &host)?;
     let boot = match &template.kernel {
         Some(kernel) => Boot::Kernel {
             kernel: kernel.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Site;
 use crate::error::Result;
 use crate::host::{Gate, find_program};
-use crate::hypervisor::{self, Forward, Launch, Script};
+use crate::hypervisor::{self, Helper, Launch, Script};
 use crate::spec::VmSpec;
 
 /// What a start of this VM would run and send. Nothing is started or looked up at the switch; the
@@ -18,26 +18,28 @@ pub fn show_launch(site: &Site, spec: &VmSpec) -> Result<Script> {
         .map(PathBuf::from)
         .or_else(|| hypervisor::program_names(spec.hypervisor).iter().find_map(find_program))
         .unwrap_or_else(|| hypervisor::program_names(spec.hypervisor)[0].into());
-    hypervisor::driver(spec.hypervisor).script(&Launch {
+    let run = site.hypervisor_run(spec.uuid);
+    let ssh = spec.has_user_network().then(|| preferred_ssh(spec));
+    let vsock = super::line(spec);
+    let helpers = super::helpers(spec, &run, ssh, vsock.as_ref())?;
+    let script = hypervisor::driver(spec.hypervisor).script(&Launch {
         spec,
         program: &program,
         dir: &site.dirs.vm(spec.uuid),
-        run: &site.hypervisor_run(spec.uuid),
+        run: &run,
         gate: Gate { program: "".into(), runner: None },
         landlock: true,
         taps: Vec::new(),
-        forwards: spec.has_user_network().then(|| ssh_forward(preferred_ssh(spec))).into_iter().collect(),
+        ssh,
+        vsock,
         log: &site.hypervisor_log(spec.uuid),
         deadline: Duration::from_secs(60),
-    })
+    })?;
+    Ok(Script { helpers: helpers.iter().map(Helper::argv).collect(), ..script })
 }
 
 /// The host port that a `user` NIC's ssh is first tried on; a free one is taken when it is not.
 pub fn preferred_ssh(spec: &VmSpec) -> SocketAddrV4 {
     let port = 22_000 + u16::try_from(spec.number % 10_000).unwrap_or(0);
     SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
-}
-
-pub fn ssh_forward(host: SocketAddrV4) -> Forward {
-    Forward { host, guest_port: 22 }
 }

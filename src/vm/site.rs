@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 pub use crate::host::make_private;
 use crate::host::{Dirs, Mode};
 use crate::network::ovs::Ovs;
+use crate::spec::Serves;
 use crate::store::Store;
 
 /// The longest path a unix socket can have, without its closing zero.
@@ -95,6 +96,15 @@ impl Site {
 
     pub fn hypervisor_log(&self, vm: Uuid) -> PathBuf {
         self.dirs.vm(vm).join("hypervisor.log")
+    }
+
+    /// What a program beside the hypervisor last said.
+    pub fn helper_log(&self, vm: Uuid, serves: Serves) -> PathBuf {
+        let file = match serves {
+            Serves::Nic(index) => format!("passt{index}.log"),
+            Serves::Line => "line.log".to_owned(),
+        };
+        self.dirs.vm(vm).join(file)
     }
 
     pub fn supervisor_log(&self, vm: Uuid) -> PathBuf {

@@ -20,6 +20,8 @@ pub fn trials() -> Vec<Trial> {
         count_is_all_or_nothing,
         fifty_at_once,
         overrides,
+        addresses_and_ports_that_were_asked_for,
+        a_subnet_that_the_host_has_elsewhere,
         a_qcow2_is_converted_once,
         an_interrupted_copy_leaves_nothing,
         a_killed_create_is_swept_up,
@@ -149,6 +151,74 @@ fn overrides() -> Outcome {
     world.v(["vm", "create", "-t", "xs", "--vcpu", "0"]).fails(2, &["vcpu"]);
     world.v(["vm", "create", "-t", "xs", "--vram", "lots"]).fails(2, &["lots"]);
     world.v(["vm", "create", "-t", "xs", "--count", "0"]).fails(2, &["count"]);
+    Ok(())
+}
+
+fn addresses_and_ports_that_were_asked_for() -> Outcome {
+    let world = world();
+    let create = |more: &[&str]| world.v([&["vm", "create", "-t", "xs"], more].concat());
+    let made = create(&["-n", "web", "--address", "10.44.0.9", "--port", "8080:80", "--port", "5353:53/udp"]).ok();
+    for part in ["10.44.0.9", "8080:80/tcp", "5353:53/udp"] {
+        assert!(made.stderr.contains(part), "{}", made.stderr);
+    }
+    let nic = &world.row("web")["nics"][0];
+    assert_eq!(nic["address"], "10.44.0.9/24");
+    assert_eq!(nic["ports"], serde_json::json!(["8080:80/tcp", "5353:53/udp"]));
+    let spec = &world.info("web")["spec"];
+    assert_eq!(spec["nics"][0]["guard"], serde_json::json!({ "spoof": false }), "on a network that is kept");
+    assert_eq!(spec["nics"][0]["link"]["create"], true);
+    assert!(spec["vsock"].as_u64().is_some_and(|cid| cid >= 1 << 30), "{spec}");
+    if let Some(address6) = nic["address6"].as_str() {
+        assert!(address6.starts_with("fd") && address6.ends_with("::9/64"), "{address6}");
+        let wide = world.v(["vm", "ls", "-v"]).ok().stdout;
+        assert!(wide.contains(address6.trim_end_matches("/64")), "{wide}");
+        exercised("addresses", "of IPv6");
+    }
+    let info = world.v(["vm", "info", "web"]).ok().stdout;
+    for part in ["8080:80/tcp, 5353:53/udp", "vsock"] {
+        assert!(info.contains(part), "{info}");
+    }
+
+    create(&["--address", "10.44.0.9"]).fails(4, &["10.44.0.9", "web"]);
+    create(&["--address", "10.45.0.9"]).fails(2, &["`10.45.0.9` is in no subnet"]);
+    create(&["--address", "10.44.0.1"]).fails(2, &["the gateway"]);
+    create(&["--address", "10.44.0.7", "--count", "2"]).fails(2, &["2 VMs cannot all have the address"]);
+    create(&["--port", "80"]).fails(2, &["`80` is no forward"]);
+    create(&["--port", "80:1", "--port", "127.0.0.1:80:2"]).fails(2, &["the same port of the host"]);
+    assert_eq!(world.ls().len(), 1, "what was refused made nothing");
+    world.config(&config(
+        &world,
+        "address = '10.44.0.20'\nmac = '02:00:00:00:00:07'\nallow = ['tcp/22']\nrate = '1Mbit'",
+    ));
+    create(&["--count", "2"]).fails(2, &["2 VMs cannot all have the address `10.44.0.20`"]);
+    create(&["-n", "db"]).ok();
+    let nic = &world.info("db")["spec"]["nics"][0];
+    assert_eq!((&nic["mac"], &nic["address"]["ip"]), (&"02:00:00:00:00:07".into(), &"10.44.0.20/24".into()));
+    assert_eq!(nic["guard"], serde_json::json!({ "spoof": false, "allow": ["in tcp/22"], "rate": "1Mbit" }));
+    create(&["--address", "10.44.0.21"]).fails(4, &["02:00:00:00:00:07", "db"]);
+    let shown = world.v(["template", "show", "xs"]).ok().stdout;
+    for part in ["10.44.0.20", "02:00:00:00:00:07", "in tcp/22", "1Mbit each way"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    world.config(&config(&world, "").replace("subnet =", "create = false\nsubnet ="));
+    create(&["--port", "8080:80"]).fails(2, &["no NIC of the template can have ports"]);
+    create(&["-n", "old"]).ok();
+    assert_eq!(world.info("old")["spec"]["nics"][0].get("guard"), None, "a bridge of the site's is as it was");
+    Ok(())
+}
+
+fn a_subnet_that_the_host_has_elsewhere() -> Outcome {
+    let mut world = world();
+    let programs = world.dir().join("routes");
+    fs::create_dir(&programs).expect("a folder");
+    let script =
+        "#!/bin/sh\necho '[{\"dst\":\"default\",\"dev\":\"eth9\"},{\"dst\":\"10.0.0.0/8\",\"dev\":\"wg7\"}]'\n";
+    fs::write(programs.join("ip"), script).expect("a script");
+    fs::set_permissions(programs.join("ip"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it may run");
+    world.prepend_path(&programs);
+    world.v(["vm", "create", "-t", "xs"]).fails(4, &["`main` cannot have `10.44.0.0/24`", "`10.0.0.0/8`", "`wg7`"]);
+    world.config(&config(&world, "").replace("subnet =", "create = false\nsubnet ="));
+    world.v(["vm", "create", "-t", "xs"]).ok();
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod history;
 mod output;
 mod rename;
 mod repair;
+mod ssh;
 
 use std::fs;
 use std::path::PathBuf;
@@ -60,6 +61,7 @@ pub fn trials() -> Vec<Trial> {
         output::trials(),
         rename::trials(),
         repair::trials(),
+        ssh::trials(),
     ]
     .into_iter()
     .flatten()

@@ -73,7 +73,7 @@ fn nothing_to_repair() -> Outcome {
 
 /// A create of so many VMs that it is seen at work.
 fn creating(world: &World) -> Child {
-    let mut command = world.command(["vm", "create", "-t", "xs", "-n", "many", "--count", "200"]);
+    let mut command = world.command(["vm", "create", "-t", "xs", "-n", "many", "--count", "150"]);
     let create = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("v starts");
     eventually("it is seen", Duration::from_secs(60), || {
         fs::read_dir(world.state().join("vm")).is_ok_and(|found| found.count() > 2)
@@ -91,18 +91,18 @@ fn a_killed_create() -> Outcome {
     let mut create = creating(&world);
     create.kill().expect("kill -9");
     create.wait().expect("it ends");
-    assert_eq!(world.state_of("many-200"), "creating", "it was killed in time");
+    assert_eq!(world.state_of("many-150"), "creating", "it was killed in time");
     let listed = listed(&world);
-    assert_eq!(listed.len(), 200);
+    assert_eq!(listed.len(), 150);
     assert!(listed.iter().all(|line| line.starts_with("half-created") && line.ends_with("undo")), "{listed:?}");
     let report: Vec<Value> = serde_json::from_str(&world.v(["doctor", "-o", "json"]).stdout).expect("JSON");
     let row = report.iter().find(|row| row["what"] == "left-overs").expect("a row");
-    assert_eq!((&row["health"], &row["detail"]), (&"untidy".into(), &"killed processes left 200 things".into()));
+    assert_eq!((&row["health"], &row["detail"]), (&"untidy".into(), &"killed processes left 150 things".into()));
     assert!(row["hint"].as_str().expect("a hint").contains("`v repair`"));
 
     let run = world.v(["repair"]).ok();
-    assert!(run.stderr.contains("put 200 of 200 left-overs in order"), "{}", run.stderr);
-    assert_eq!(run.stdout.matches("done").count(), 200);
+    assert!(run.stderr.contains("put 150 of 150 left-overs in order"), "{}", run.stderr);
+    assert_eq!(run.stdout.matches("done").count(), 150);
     assert_in_order(&world);
     assert_eq!(world.ls().len(), 1, "what was whole stays");
     assert_eq!(fs::read_dir(world.state().join("vm")).expect("the folder").count(), 1);
@@ -114,7 +114,7 @@ fn a_create_in_progress_is_not_touched() -> Outcome {
     let world = world();
     let mut create = creating(&world);
     kill_process(pid(&create), Signal::STOP).expect("it stands still");
-    assert_eq!(world.state_of("many-200"), "creating");
+    assert_eq!(world.state_of("many-150"), "creating");
     assert_eq!(listed(&world), Vec::<String>::new());
     assert_eq!(world.v(["repair"]).ok().stderr, "nothing to repair\n");
     kill_process(pid(&create), Signal::CONT).expect("it goes on");

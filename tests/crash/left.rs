@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use virshle::host::Dirs;
-use virshle::spec::State;
+use virshle::spec::{Link, State};
 use virshle::store::{Record, Store};
 use virshle::vm::{Observed, Site, observe};
 
@@ -47,8 +47,10 @@ pub fn over(world: &World, ovs: Option<&PrivateOvs>) -> Vec<String> {
     let known: HashSet<i32> = live
         .iter()
         .filter_map(|record| record.runtime.as_ref())
-        .flat_map(|runtime| [Some(runtime.supervisor), runtime.hypervisor])
-        .flatten()
+        .flat_map(|runtime| {
+            let helpers = runtime.helpers.iter().map(|helper| helper.process);
+            [Some(runtime.supervisor), runtime.hypervisor].into_iter().flatten().chain(helpers)
+        })
         .map(|handle| handle.pid)
         .collect();
     found.extend(
@@ -58,8 +60,13 @@ pub fn over(world: &World, ovs: Option<&PrivateOvs>) -> Vec<String> {
             .map(|pid| format!("process {pid} ({}) is in no record", command_line(pid))),
     );
     if let Some(ovs) = ovs {
-        let ports: HashSet<String> =
-            live.iter().flat_map(|record| record.spec.nics.iter().map(|nic| nic.port(record.spec.number))).collect();
+        let ports: HashSet<String> = live
+            .iter()
+            .flat_map(|record| {
+                let nics = record.spec.nics.iter().filter(|nic| !matches!(nic.link, Link::User));
+                nics.map(|nic| nic.port(record.spec.number))
+            })
+            .collect();
         let there = ovs.vsctl(&["list-ports", "vsbr0"]).expect("ovs-vsctl");
         let there: HashSet<String> = there.lines().map(str::to_owned).collect();
         found.extend(there.symmetric_difference(&ports).map(|port| format!("port {port} is left, or missing")));
@@ -85,9 +92,14 @@ fn entries(dir: &Path) -> Vec<String> {
     found.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// The supervisors and hypervisors of this world: what writes its standard error into it.
+/// The supervisors, hypervisors and helpers of this world: what writes its standard error into it, or
+/// has shut itself out of all files and still names one of it.
 pub fn processes(world: &World) -> Vec<i32> {
     let is_ours = |pid: &i32| {
+        let words = command_line(*pid);
+        if words.contains("--vhost-user") && words.contains(&world.dir().display().to_string()) {
+            return true;
+        }
         let log: Option<PathBuf> = fs::read_link(format!("/proc/{pid}/fd/2")).ok();
         log.is_some_and(|log| log.starts_with(world.dir()))
     };

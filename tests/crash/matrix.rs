@@ -3,6 +3,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use virshle::network::passt::Passt;
+
 use super::left;
 use super::verbs::{VERBS, Verb, mend, prepare, process, unmended, with_env};
 use crate::fixtures::netns::in_private_network;
@@ -34,7 +36,13 @@ pub fn run(kind: Kind) -> Outcome {
     .map_err(Skip)
 }
 
-/// A VM with everything that a step can make: disk, seed, and a port where there is a switch.
+/// Whether the VM has a program beside its hypervisor.
+fn has_passt() -> bool {
+    Passt::find().program().is_ok()
+}
+
+/// A VM with everything that a step can make: disk, seed, a port where there is a switch, and a
+/// program beside the hypervisor where there is a passt.
 fn configure(stage: &Stage, ovs: Option<&PrivateOvs>) {
     let kernel = payload::build(stage.world.dir(), Variant::Button).expect("the payload is built");
     let disk = stage.world.image("os.img", 1);
@@ -42,6 +50,9 @@ fn configure(stage: &Stage, ovs: Option<&PrivateOvs>) {
     if ovs.is_some() {
         more += "[[template.vm.net]]\nname = \"main\"\ntype = \"tap\"\n";
         more += "[[network]]\nname = \"main\"\ntype = \"ovs\"\nsubnet = \"10.44.0.0/24\"\n";
+    }
+    if has_passt() {
+        more += "[[template.vm.net]]\nname = \"slirp\"\ntype = \"user\"\n";
     }
     stage.config(&more);
     if let Some(ovs) = ovs {
@@ -78,6 +89,13 @@ fn matrix(stage: &Stage, ovs: Option<&PrivateOvs>) {
         fs::write(&golden, &list).expect("the list is written");
     }
     let listed = fs::read_to_string(&golden).expect("the list is read");
+    let listed = match has_passt() {
+        true => listed,
+        false => {
+            exercised("crash matrix", "without programs beside the hypervisor: no passt that can serve it");
+            listed.lines().filter(|line| !line.contains("passt")).map(|line| format!("{line}\n")).collect()
+        }
+    };
     assert!(list == listed, "tests/crash/points.txt is to list every point (GOLDEN=write does it):\n{list}");
     let row = |cells: [&str; 5]| {
         let [verb, point, killed, said, result] = cells;

@@ -32,10 +32,29 @@ use config::{Config, Net, VhostMode, open_console, validate};
 use http::{http, request};
 use options::{api_socket, event_monitor, usage};
 
+/// Where the stand-in's guest listens on its line to the host: it sends back what it gets.
+const ECHO: &str = "CONNECT 7\n";
 const LINE: &[u8] = b"virshle payload\n";
 const PRESSED: &[u8] = b"virshle button\n";
 const CTRL_R: u8 = 0x12;
 const CTRL_O: u8 = 0x0f;
+
+/// As the real one does for a guest that listens at one port: the others are closed.
+fn serve_line(line: &UnixListener) {
+    for client in line.incoming().map_while(Result::ok) {
+        thread::spawn(move || {
+            let mut asked = Vec::new();
+            let (mut reader, mut writer) = (client.try_clone().unwrap(), client);
+            let mut byte = [0];
+            while asked.last() != Some(&b'\n') && reader.read_exact(&mut byte).is_ok() {
+                asked.push(byte[0]);
+            }
+            if asked == ECHO.as_bytes() && writer.write_all(b"OK 1073741824\n").is_ok() {
+                let _ = std::io::copy(&mut reader, &mut writer);
+            }
+        });
+    }
+}
 
 fn main() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -362,6 +381,25 @@ impl Vmm {
                     let what = "Cannot create vhost-user-net device";
                     let error = error.to_string();
                     return refuse(&["Error from device manager", what, "Failed binding vhost-user socket", &error]);
+                }
+            }
+        }
+        // Whoever listens there is there already.
+        for net in config.net.iter().filter(|net| net.vhost_user && net.vhost_mode == VhostMode::Client) {
+            match UnixStream::connect(net.vhost_socket.clone().unwrap_or_default()) {
+                Ok(served) => control.switches.push(served),
+                Err(error) => {
+                    let what = "Cannot create vhost-user-net device";
+                    return refuse(&["Error from device manager", what, &error.to_string()]);
+                }
+            }
+        }
+        if let Some(vsock) = &config.vsock {
+            match UnixListener::bind(&vsock.socket) {
+                Ok(line) => drop(thread::spawn(move || serve_line(&line))),
+                Err(error) => {
+                    let what = "Cannot create virtio-vsock backend";
+                    return refuse(&["Error from device manager", what, &error.to_string()]);
                 }
             }
         }

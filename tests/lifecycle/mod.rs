@@ -6,6 +6,7 @@ mod again;
 mod ends;
 mod faults;
 mod handover;
+mod helpers;
 mod history;
 mod life;
 mod many;
@@ -31,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         ends::TESTS,
         faults::TESTS,
         handover::TESTS,
+        helpers::TESTS,
         history::TESTS,
         many::TESTS,
         ports::TESTS,

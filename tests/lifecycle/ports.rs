@@ -14,6 +14,7 @@ use crate::world::{Outcome, Run, eventually, exercised, need_program, need_root,
 pub const TESTS: &[(&str, Test)] = &[
     ("a_vhost_port_is_put_back", a_vhost_port_is_put_back),
     ("a_tap_is_put_back_on_its_switch", a_tap_is_put_back_on_its_switch),
+    ("a_guard_is_put_back_into_its_switch", a_guard_is_put_back_into_its_switch),
     ("a_tap_is_put_back_on_its_bridge", a_tap_is_put_back_on_its_bridge),
 ];
 
@@ -131,6 +132,61 @@ fn a_tap_is_put_back_on_its_switch(stage: &Stage) -> Outcome {
         eventually("the port is back", LIMIT, || ports() == "v1n0" && ailments(stage).is_empty());
         cut(stage);
         assert_eq!(ports(), "", "nobody puts it back after the end");
+        stage.world.v(["vm", "delete", "a"]).ok();
+        Ok(())
+    });
+    done.map_err(crate::world::Skip)?
+}
+
+/// Each NIC of the VM gets a guard, as on a network that Virshle keeps.
+fn guard(stage: &Stage) {
+    let database = rusqlite::Connection::open(stage.world.state().join("virshle.sqlite")).expect("the database");
+    let change = "UPDATE vm SET spec = json_set(spec, '$.nics[0].guard', json('{}'))";
+    assert_eq!(database.execute(change, []).expect("a change"), 1);
+}
+
+fn a_guard_is_put_back_into_its_switch(stage: &Stage) -> Outcome {
+    let done = in_private_network(|| {
+        let ovs = match PrivateOvs::start_beside("guard") {
+            Ok(ovs) => ovs,
+            Err(reason) => return skip(reason),
+        };
+        exercised("switch", "Open vSwitch (tap)");
+        let bridge = || {
+            ovs.add_bridge("vsbr0").expect("a bridge");
+            let ours = format!("external_ids:virshle-state={:?}", stage.world.state());
+            ovs.vsctl(&["set", "Bridge", "vsbr0", "fail_mode=secure", &ours]).expect("ovs-vsctl");
+        };
+        let flows = || {
+            let socket = format!("unix:{}/vsbr0.mgmt", ovs.dir.display());
+            let mut program = std::process::Command::new("ovs-ofctl");
+            let run = program.args(["-O", "OpenFlow14", "dump-flows", &socket, "in_port=8200"]).output();
+            String::from_utf8_lossy(&run.expect("ovs-ofctl").stdout).matches("actions=").count()
+        };
+        config(stage, Some(&ovs.db), "tap", "bridge = \"vsbr0\"");
+        bridge();
+        stage.create("plugged", "a");
+        guard(stage);
+        stage.start("a");
+        let guarded = flows();
+        assert!(guarded > 5, "{guarded} flows");
+        for supervised in [true, false] {
+            if !supervised {
+                super::kill(stage.pid("a", "supervisor_pid"), rustix::process::Signal::KILL);
+                eventually("it is seen", LIMIT, || stage.world.row("a")["unwatched"] == true);
+            }
+            ovs.kill_switch();
+            ovs.start_switch().expect("ovs-vswitchd");
+            if !supervised {
+                assert_eq!(flows(), 0, "nobody has put them back");
+                stage.world.v(["vm", "pause", "a"]).ok();
+                stage.world.v(["vm", "resume", "a"]).ok();
+            }
+            eventually("its guard is back", LIMIT, || flows() == guarded);
+            eventually("all is well", LIMIT, || ailments(stage).is_empty());
+        }
+        cut(stage);
+        eventually("no flow of it is left", LIMIT, || flows() == 0);
         stage.world.v(["vm", "delete", "a"]).ok();
         Ok(())
     });

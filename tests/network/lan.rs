@@ -21,6 +21,10 @@ pub fn on_a_host(world: &World, test: impl FnOnce() + Send) -> Outcome {
     }
     exercised("networks", "ip, nft and dnsmasq in a namespace");
     in_private_network(|| {
+        // Nothing changes by itself, later.
+        for which in ["all", "default"] {
+            fs::write(format!("/proc/sys/net/ipv6/conf/{which}/accept_dad"), "0").expect("a setting");
+        }
         ip("link set lo up");
         ip("link add eth0 type veth peer name far0");
         ip("addr add 192.0.2.2/24 dev eth0");
@@ -61,47 +65,63 @@ pub fn ruleset() -> String {
 }
 
 /// All of the host that a network can change.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     rules: String,
     links: String,
-    addresses: String,
-    routes: String,
-    routes6: String,
-    settings: Vec<(String, String)>,
+    settings: String,
 }
 
 impl Snapshot {
     /// Without what a new device gets a new number for.
-    pub fn without_links(&self) -> (&str, &[(String, String)]) {
-        (&self.rules, &self.settings)
+    pub fn without_links(&self) -> Self {
+        Self { links: String::new(), ..self.clone() }
+    }
+
+    /// The host is now as it was then.
+    #[track_caller]
+    pub fn still_holds(&self, when: &str) {
+        snapshot().is(self, when);
+    }
+
+    #[track_caller]
+    pub fn is(&self, before: &Self, when: &str) {
+        if self == before {
+            return;
+        }
+        let lines = |snapshot: &Self| -> Vec<String> {
+            let parts = [&snapshot.rules, &snapshot.links, &snapshot.settings];
+            parts.into_iter().flat_map(|part| part.lines().map(str::to_owned)).collect()
+        };
+        let (was, is) = (lines(before), lines(self));
+        let gone: Vec<_> = was.iter().filter(|line| !is.contains(line)).collect();
+        let new: Vec<_> = is.iter().filter(|line| !was.contains(line)).collect();
+        panic!("{when}: the host is not as it was: gone {gone:#?}, new {new:#?}");
     }
 }
 
 pub fn snapshot() -> Snapshot {
-    let mut settings = Vec::new();
+    let mut settings = String::new();
     for dir in ["ipv4", "ipv6"] {
         read_below(&Path::new("/proc/sys/net").join(dir), &mut settings);
     }
-    Snapshot {
-        rules: ruleset(),
-        links: ip("-details link show"),
-        addresses: ip("address show"),
-        routes: ip("route show table all"),
-        routes6: ip("-6 route show table all"),
-        settings,
-    }
+    let looks = ["link show", "address show", "route show table all", "-6 route show table all"];
+    Snapshot { rules: ruleset(), links: looks.map(ip).concat(), settings }
 }
 
-fn read_below(dir: &Path, settings: &mut Vec<(String, String)>) {
+fn read_below(dir: &Path, settings: &mut String) {
     let mut entries: Vec<_> =
         fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
     entries.sort();
     for path in entries {
+        // The kernel makes it up when the first server listens, here or anywhere.
+        if path.ends_with("tcp_fastopen_key") {
+            continue;
+        }
         if path.is_dir() {
             read_below(&path, settings);
         } else if let Ok(value) = fs::read_to_string(&path) {
-            settings.push((path.display().to_string(), value));
+            *settings += &format!("{} = {value}", path.display());
         }
     }
 }

@@ -1,6 +1,12 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use libtest_mimic::Trial;
+
+use virshle::host;
 
 use super::{Club, Door, LIMIT};
 use crate::fixtures::payload::{self, Variant};
@@ -179,16 +185,36 @@ fn ssh_is_the_callers() -> Outcome {
     club.v(["vm", "ssh", "far"]).fails(4, &["stopped", "v vm start"]);
     club.v(["vm", "ssh", "fra"]).fails(3, &["`far`"]);
     club.v(["vm", "start", "far"]).ok();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
     let store = rusqlite::Connection::open(club.world().state().join("virshle.sqlite")).expect("the store");
-    store.execute("UPDATE vm SET runtime = json_set(runtime, '$.ssh', '127.0.0.1:2222')", []).expect("an address");
+    store.execute("UPDATE vm SET runtime = json_set(runtime, '$.ssh', ?1)", [address.to_string()]).expect("an address");
     drop(store);
     club.stage.world.prepend_path(&programs);
     let ssh = club.v(["vm", "ssh", "far", "--", "uptime"]).fails(7, &[]);
-    assert!(ssh.stdout.starts_with("65534: -p 2222 "), "{ssh:?}");
+    assert!(ssh.stdout.starts_with("65534: -o ProxyCommand=/"), "by the guest's line: {ssh:?}");
+    assert!(ssh.stdout.contains(" vm ssh-proxy -- '"), "{ssh:?}");
     let known_hosts = club.world().home().join(".local/share/virshle/known_hosts");
     assert!(ssh.stdout.contains(&known_hosts.display().to_string()), "{ssh:?}");
-    assert!(ssh.stdout.contains("-l tester") && ssh.stdout.ends_with(" 127.0.0.1 uptime\n"), "{ssh:?}");
+    assert!(ssh.stdout.contains("-l tester") && ssh.stdout.ends_with(" vm/far uptime\n"), "{ssh:?}");
     assert!(known_hosts.is_dir());
+    let config = club.v(["ssh-config"]).ok().stdout;
+    assert!(config.contains("Host vm/far\n    User tester\n"), "{config}");
+    assert!(config.contains(&known_hosts.display().to_string()), "{config}");
+
+    // As ssh runs it: what comes back is the connection itself.
+    let (ssh, proxys) = UnixStream::pair().expect("a pair");
+    let mut proxy = club.member(["vm", "ssh-proxy", "--", "vm/far"]);
+    let mut proxy = proxy.stdin(Stdio::null()).stdout(OwnedFd::from(proxys)).spawn().expect("v starts");
+    let (mut guest, _) = listener.accept().expect("a connection");
+    guest.write_all(b"SSH-2.0-far").expect("a greeting");
+    assert!(proxy.wait().expect("it ends").success(), "it has done its part");
+    let (bytes, mut fds) = host::receive_with(&ssh, &mut [0; 8]).expect("a message");
+    assert_eq!((bytes, fds.len()), (1, 1));
+    let mut greeting = [0; 11];
+    TcpStream::from(fds.remove(0)).read_exact(&mut greeting).expect("the greeting");
+    assert_eq!(&greeting, b"SSH-2.0-far");
+    club.v(["vm", "ssh-proxy", "--", "vm/far"]).fails(2, &["takes no connection", "v ssh-config"]);
     club.close();
     Ok(())
 }

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -39,11 +41,26 @@ struct Full {
     server_pid: Option<i32>,
     guests: Vec<Guest>,
     /// Guests that asked for an address and are no VMs of ours, too.
-    leases: Vec<Lease>,
+    leases: Vec<LeaseRow>,
     /// How this host knows the names of its VMs.
     names: Option<String>,
     /// What keeps packets from passing, and what to do about it.
     obstacles: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeaseRow {
+    ip: IpAddr,
+    mac: Option<String>,
+    name: Option<String>,
+    expires: Option<String>,
+}
+
+impl From<Lease> for LeaseRow {
+    fn from(lease: Lease) -> Self {
+        let Lease { ip, mac, name, expires, .. } = lease;
+        Self { ip, mac: mac.map(|mac| mac.to_string()), name, expires: expires.map(|at| at.to_string()) }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -92,7 +109,7 @@ impl Info {
             server_pid: view.record.as_ref().and_then(|record| record.server).map(|server| server.pid),
             made: view.record.map(|record| record.made),
             guests,
-            leases: around.leases,
+            leases: around.leases.into_iter().map(LeaseRow::from).collect(),
             names: around.names,
             obstacles: around.obstacles,
         };
@@ -155,7 +172,8 @@ fn table(full: &Full) -> Table {
         optional("vm", Some(format!("{} ({}), {addresses}{forwards}", guest.vm, guest.state)));
     }
     for lease in &full.leases {
-        optional("lease", Some(lease.to_string()));
+        let whose = [lease.name.as_deref(), lease.mac.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(", ");
+        optional("lease", Some(format!("{} {whose}", lease.ip)));
     }
     for obstacle in &full.obstacles {
         line("obstacle", Cell::toned(obstacle.as_str(), Tone::Bad));

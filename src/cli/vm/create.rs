@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::cli::complete;
 use crate::cli::ui::Ui;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Cancel};
-use crate::spec::{Name, Size};
+use crate::spec::{Forward, Name, Size};
 use crate::template::{Overrides, UserData};
 use crate::vm::{self, Part, Site};
 
@@ -38,6 +39,13 @@ pub(crate) struct Create {
     /// Another memory size than the template's: `2` (GiB), `512MiB`
     #[arg(long, value_name = "SIZE")]
     vram: Option<Size>,
+    /// The address of its NIC on the network whose subnet has it; one VM only
+    #[arg(long, value_name = "IP")]
+    address: Option<Ipv4Addr>,
+    /// A port of this host that leads to one of the guest's, beside the template's own:
+    /// `8080:80`, `127.0.0.1:2222:22/tcp`, `5353:53/udp`; may be given more than once
+    #[arg(long = "port", value_name = "FORWARD")]
+    ports: Vec<Forward>,
     /// Start them too
     #[arg(long)]
     start: bool,
@@ -69,13 +77,15 @@ impl Create {
             template: self.template,
             name: self.name,
             count: self.count,
-            overrides: Overrides { vcpu: self.vcpu, vram: self.vram },
+            overrides: Overrides { vcpu: self.vcpu, vram: self.vram, address: self.address, ports: self.ports },
             users,
             parts,
         };
         let specs = vm::create(site, &request, &Cancel::on_interrupt(), &ui.progress())?;
         for spec in &specs {
-            let address = spec.address().map(|address| format!(", {address}")).unwrap_or_default();
+            let forwards = spec.nics.iter().flat_map(|nic| &nic.forwards).map(|forward| format!(", {forward}"));
+            let address = spec.address().map(|address| format!(", {address}")).into_iter().chain(forwards);
+            let address = address.collect::<String>();
             let next = if self.start { String::new() } else { format!("; start it with `v vm start {}`", spec.name) };
             ui.say(format!("created `{}` (number {}, on {}{address}){next}", spec.name, spec.number, spec.hypervisor));
             ui.answer(spec.name.as_str());

@@ -5,6 +5,7 @@ use super::ls::{self, Row, local_time};
 use super::policy;
 use super::select::One;
 use crate::cli::colour::Tone;
+use crate::cli::guard;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
@@ -79,13 +80,25 @@ impl Info {
                 line(&format!("disk {}", disk.name), format!("{source}{size}").into());
             }
             for nic in &spec.nics {
-                let address =
-                    nic.address.as_ref().map_or_else(|| "by DHCP".to_owned(), |address| address.ip.to_string());
+                let address = nic.address.as_ref().map_or_else(
+                    || "by DHCP".to_owned(),
+                    |address| match address.ip6 {
+                        Some(ip6) => format!("{}, {ip6}", address.ip),
+                        None => address.ip.to_string(),
+                    },
+                );
                 let text = match nic.link {
                     Link::User => format!("{}, user", nic.mac),
                     _ => format!("{}, {address}, port {}", nic.mac, nic.port(spec.number)),
                 };
                 line(&format!("network {}", nic.network), text.into());
+                if !nic.forwards.is_empty() {
+                    let ports: Vec<String> = nic.forwards.iter().map(ToString::to_string).collect();
+                    line("  ports", ports.join(", ").into());
+                }
+                for (key, text) in nic.guard.iter().flat_map(guard::lines) {
+                    line(&format!("  {key}"), text.into());
+                }
                 let port = nic.port(spec.number);
                 if let Some(trouble) = full.row.troubles().iter().find(|trouble| trouble.port == port) {
                     line("", Cell::toned(trouble.to_string(), Tone::Bad));
@@ -93,6 +106,9 @@ impl Info {
             }
             if let Some(ssh) = runtime.as_ref().and_then(|runtime| runtime.ssh) {
                 line("ssh", format!("{ssh} (forwarded)").into());
+            }
+            if let Some(cid) = spec.vsock {
+                line("vsock", cid.to_string().into());
             }
             if let Some(login) = &full.login {
                 line("login", login.as_str().into());

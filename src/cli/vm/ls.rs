@@ -71,6 +71,9 @@ struct NicRow {
     port: Option<String>,
     mac: String,
     address: Option<String>,
+    address6: Option<String>,
+    /// Ports of this host that lead to it while it runs.
+    ports: Vec<String>,
 }
 
 impl Row {
@@ -149,6 +152,8 @@ pub(super) fn row(site: &Site, observed: Observed) -> Row {
                 port: (nic.link != Link::User).then(|| nic.port(spec.number)),
                 mac: nic.mac.to_string(),
                 address: nic.address.as_ref().map(|address| address.ip.to_string()),
+                address6: nic.address.as_ref().and_then(|address| Some(address.ip6?.to_string())),
+                ports: nic.forwards.iter().map(ToString::to_string).collect(),
             })
             .collect(),
         troubles: record.runtime.as_ref().map(|runtime| runtime.troubles.clone()).unwrap_or_default(),
@@ -169,7 +174,7 @@ pub(in crate::cli) fn tone(state: State) -> Tone {
 fn table(rows: &[Row], wide: bool) -> Table {
     let mut header = vec!["ID", "NAME", "TEMPLATE", "STATE", "VCPU", "RAM", "ADDRESS", "UP SINCE"];
     if wide {
-        header.extend(["DISKS", "PORTS", "HYPERVISOR", "UUID"]);
+        header.extend(["IPV6", "DISKS", "PORTS", "HYPERVISOR", "UUID"]);
     }
     let mut table = Table::new(header);
     for row in rows {
@@ -198,7 +203,11 @@ fn table(rows: &[Row], wide: bool) -> Table {
                 Some(port) => format!("{}:{port}", nic.network),
                 None => format!("{} (user)", nic.network),
             });
+            let without_length = |ip6: &String| ip6.split('/').next().unwrap_or_default().to_owned();
+            let ip6: Vec<String> =
+                row.nics.iter().filter_map(|nic| nic.address6.as_ref().map(without_length)).collect();
             cells.extend([
+                if ip6.is_empty() { "-".to_owned() } else { ip6.join(", ") }.into(),
                 disks.collect::<Vec<_>>().join(", ").into(),
                 ports.collect::<Vec<_>>().join(", ").into(),
                 row.hypervisor.clone().into(),

@@ -16,11 +16,13 @@ mod restart;
 mod select;
 mod show_launch;
 mod ssh;
+mod ssh_proxy;
 mod start;
 mod stop;
 mod wait;
 
 pub(super) use ls::tone;
+pub(super) use ssh_proxy::Host;
 
 use clap::Subcommand;
 
@@ -49,6 +51,10 @@ pub(super) enum Command {
     Ssh(ssh::Ssh),
     #[command(hide = true)]
     SshTarget(ssh::SshTarget),
+    #[command(hide = true)]
+    SshProxy(ssh_proxy::SshProxy),
+    #[command(hide = true)]
+    SshHosts(ssh_proxy::SshHosts),
     Wait(wait::Wait),
     ShowLaunch(show_launch::ShowLaunch),
 }
@@ -71,6 +77,8 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
         Command::History(command) => command.run(site, ui),
         Command::Ssh(command) => command.run(site, ui),
         Command::SshTarget(command) => command.run(site, ui),
+        Command::SshProxy(command) => command.run(site),
+        Command::SshHosts(command) => command.run(site, ui),
         Command::Wait(command) => command.run(site, ui),
         Command::ShowLaunch(command) => command.run(site, ui),
     }

@@ -25,6 +25,9 @@ impl ShowLaunch {
             Format::Json => ui.data(serde_json::to_string_pretty(&script).or_failed(|| "cannot write JSON".into())?),
             Format::Yaml => ui.data(serde_yaml_ng::to_string(&script).or_failed(|| "cannot write YAML".into())?),
             Format::Table => {
+                for helper in &script.helpers {
+                    ui.data(format!("{} &\n", command_line(helper)));
+                }
                 ui.data(command_line(&script.by_hand));
                 for call in &script.calls {
                     ui.data(self::call(&script, call)?);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::version::Version;
 use crate::error::{Error, Result};
-use crate::hypervisor::Launch;
+use crate::hypervisor::{Launch, line_socket};
 use crate::spec::{Accel, Boot, Link, Nic, VmSpec};
 
 /// The most queues one disk gets; each costs a thread.
@@ -31,6 +31,8 @@ pub(super) struct VmConfig {
     serial: Console,
     console: Console,
     platform: Platform,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vsock: Option<Vsock>,
     /// A virtio watchdog: once the guest feeds it and then no more, it is reset.
     #[serde(skip_serializing_if = "is_false")]
     watchdog: bool,
@@ -124,6 +126,16 @@ struct Vhost {
 #[derive(Debug, Serialize)]
 enum VhostMode {
     Server,
+    /// It connects, and the other side is there already.
+    Client,
+}
+
+/// Its devices come after all NICs on the bus, so none of these moves for it.
+#[derive(Debug, Serialize)]
+struct Vsock {
+    id: &'static str,
+    cid: u32,
+    socket: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -173,16 +185,13 @@ impl VmConfig {
             match nic.link {
                 Link::Vhost { .. } => net.push(Net::vhost(nic, &launch.run.join(nic.socket()))?),
                 Link::Tap { .. } => {}
-                Link::User => {
-                    return Err(Error::usage("cloud-hypervisor has no `user` network")
-                        .hint("set `hypervisor = \"qemu\"`, or use a `tap` or `vhost` network"));
-                }
+                Link::User => net.push(Net::passt(nic, &launch.run.join(nic.socket()))?),
             }
         }
         let id = spec.uuid;
         Ok(Self {
             cpus: Cpus { boot_vcpus: spec.vcpu, max_vcpus: spec.vcpu },
-            memory: Memory { size: spec.vram.bytes(), shared: spec.needs_shared_memory() },
+            memory: Memory { size: spec.vram.bytes(), shared: launch.needs_shared_memory() },
             payload: match &spec.boot {
                 Boot::Firmware { code, .. } => Payload::Firmware { firmware: text(code)? },
                 Boot::Kernel { kernel, initramfs, cmdline } => Payload::Kernel {
@@ -201,6 +210,7 @@ impl VmConfig {
             } else {
                 Platform::Before53 { uuid: id, serial_number: id }
             },
+            vsock: launch.cid().map(|cid| Vsock::of(cid, launch.run)).transpose()?,
             watchdog: spec.policy.watchdog,
             landlock: launch.landlock.then(|| Landlock::of(launch)).transpose()?,
         })
@@ -215,10 +225,22 @@ impl Landlock {
     }
 }
 
+impl Vsock {
+    fn of(cid: u32, run: &Path) -> Result<Self> {
+        Ok(Self { id: "vsock", cid, socket: text(&line_socket(run))? })
+    }
+}
+
 impl Net {
     /// A NIC behind a vhost-user socket that cloud-hypervisor listens on.
     pub(super) fn vhost(nic: &Nic, socket: &Path) -> Result<Self> {
         let backend = Vhost { vhost_user: true, vhost_mode: VhostMode::Server, vhost_socket: text(socket)? };
+        Ok(Self { backend: Some(backend), ..Self::tap(nic, true) })
+    }
+
+    /// A NIC behind passt, which listens.
+    fn passt(nic: &Nic, socket: &Path) -> Result<Self> {
+        let backend = Vhost { vhost_user: true, vhost_mode: VhostMode::Client, vhost_socket: text(socket)? };
         Ok(Self { backend: Some(backend), ..Self::tap(nic, true) })
     }
 

@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use super::client::{Client, Request};
 use super::{CloudHypervisor, Version, version};
 use crate::error::{Error, Result};
-use crate::host::{ExitStatus, Gate, find_program, landlock_version};
-use crate::hypervisor::{Driver, Launch, Machine, MachineEvent, Tap};
+use crate::host::{ExitStatus, Gate, Spawn, find_program, landlock_version};
+use crate::hypervisor::{Driver, Launch, Machine, MachineEvent, Tap, Vsock};
+use crate::network::passt::Passt;
 use crate::spec::{Boot, Disk, Link, Nic, Switch, VmSpec};
 
 #[path = "../../../tests/fixtures/payload.rs"]
@@ -45,6 +46,8 @@ const CONTRACT: &[(&str, Promise)] = &[
     ("a launch that is dropped leaves no process", |bench| Box::pin(dropped_launch(bench))),
     ("no word of the configuration is lost", |bench| Box::pin(read_back(bench))),
     ("a tap's descriptor arrives", |bench| Box::pin(tap(bench))),
+    ("the line is there, and says at once that nobody listens", |bench| Box::pin(line_to_the_guest(bench))),
+    ("passt serves a NIC, also after a reboot", |bench| Box::pin(passt(bench))),
 ];
 
 struct Bench {
@@ -87,7 +90,8 @@ impl Bench {
             gate: Gate::of_tests(),
             landlock: landlock_version().is_some_and(|version| version >= 3),
             taps: Vec::new(),
-            forwards: Vec::new(),
+            ssh: None,
+            vsock: spec.vsock.map(|_| Vsock::Own),
             log,
             deadline,
         }
@@ -297,6 +301,57 @@ async fn dropped_launch(bench: &Bench) {
     }
 }
 
+async fn line_to_the_guest(bench: &Bench) {
+    let mut spec = bench.spec(Variant::Halt);
+    spec.vsock = Some(VmSpec::cid(spec.uuid));
+    let mut machine = bench.start(&spec, SOON).await.unwrap();
+    machine.boot().await.unwrap();
+    let mut client = UnixStream::connect(bench.run(&spec).join("vsock.sock")).await.unwrap();
+    client.write_all(b"CONNECT 22\n").await.unwrap();
+    let mut answer = Vec::new();
+    let read = timeout(Duration::from_secs(1), client.read_to_end(&mut answer)).await;
+    // A guest without a driver says nothing at all; `vm::reach` waits no longer than this.
+    assert!(read.is_err() || answer.is_empty(), "{answer:?}");
+    machine.kill().await.unwrap();
+}
+
+/// passt itself is the real one.
+async fn passt(bench: &Bench) {
+    let Ok(program) = Passt::find().program().map_err(|error| eprintln!("skipped: {error}")) else { return };
+    let mut spec = bench.spec(Variant::Echo);
+    spec.nics.push(Bench::nic(&spec, Link::User));
+    let run = bench.run(&spec);
+    let socket = run.join(spec.nics[0].socket());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let forwards = [format!("127.0.0.1:{port}:22").parse().unwrap()];
+    let log = fs::File::create(run.join("passt.log")).unwrap();
+    let args = crate::network::passt::args(0, &socket, &forwards).unwrap();
+    let spawn = Spawn::new(program).args(args).log(log);
+    let served = spawn.start_at(&Gate::of_tests()).unwrap().open().unwrap();
+    let said = || fs::read_to_string(run.join("passt.log")).unwrap();
+    let started = Instant::now();
+    while !socket.exists() {
+        assert!(served.handle().is_alive() && started.elapsed() < SOON, "{}", said());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut machine = bench.start(&spec, SOON).await.unwrap();
+    let mut console = UnixStream::connect(run.join("serial.sock")).await.unwrap();
+    machine.boot().await.unwrap();
+    line(&mut console, payload::LINE).await;
+    assert_eq!(event(machine.as_mut()).await, MachineEvent::Booted);
+    std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    console.write_all(&[payload::CTRL_R]).await.unwrap();
+    assert_eq!(event(machine.as_mut()).await, MachineEvent::Rebooted);
+    assert_eq!(timeout(SOON, console.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "the old console ends");
+    let mut console = UnixStream::connect(run.join("serial.sock")).await.unwrap();
+    line(&mut console, payload::LINE).await;
+    assert!(served.handle().is_alive(), "it serves the guest's next life too: {}", said());
+    assert!(machine.handle().is_alive());
+    machine.kill().await.unwrap();
+}
+
 async fn read_back(bench: &Bench) {
     let mut spec = bench.spec(Variant::Halt);
     spec.vcpu = 2;
@@ -304,6 +359,7 @@ async fn read_back(bench: &Bench) {
     spec.seed = true;
     spec.policy.watchdog = true;
     spec.nics.push(Bench::vhost(&spec));
+    spec.vsock = Some(VmSpec::cid(spec.uuid));
     let run = bench.run(&spec);
     let log = run.join("launch.log");
     let script = CloudHypervisor.script(&bench.launch(&spec, &run, &log, SOON)).unwrap();

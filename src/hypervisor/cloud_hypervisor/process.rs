@@ -23,7 +23,7 @@ use super::{API_FD, ARGS, EVENTS_FD, Plan, Version, boot};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle, Server, Spawn, server_state};
 use crate::hypervisor::launch_log::LaunchLog;
-use crate::hypervisor::{Hotplug, Launch, Machine, MachineEvent, Spawned};
+use crate::hypervisor::{Hotplug, Launch, Machine, MachineEvent, Spawned, line_socket};
 use crate::spec::Link;
 
 /// For calls that only flip a switch.
@@ -50,7 +50,7 @@ pub(super) async fn launch(launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<
 }
 
 fn check_socket_paths(launch: &Launch<'_>) -> Result<()> {
-    let sockets = [launch.api_socket(), launch.serial_socket()].into_iter();
+    let sockets = [launch.api_socket(), launch.serial_socket(), line_socket(launch.run)].into_iter();
     for path in sockets.chain(vhost_sockets(launch)) {
         let length = path.as_os_str().len();
         if length > MAX_SOCKET_PATH {

@@ -3,7 +3,7 @@
 //! Devices, disks and objects are given as JSON (QEMU 6.2 and later), where any path is just a
 //! string. The options that have no JSON form (`-chardev`, `-netdev`) split at commas, so a comma
 //! in a value is doubled. Descriptors have fixed numbers: [`QMP_FD`] is the listening QMP socket,
-//! [`tap_fd`] the tap of a NIC.
+//! [`VSOCK_FD`] the kernel's vsock, [`tap_fd`] the tap of a NIC.
 //!
 //! The PCI slots are in `board`. `-S`: no vCPU runs before QMP's `cont`.
 
@@ -13,11 +13,15 @@ use serde_json::{Value, json};
 
 use super::board::{self, Board};
 use crate::error::{Error, Result};
-use crate::hypervisor::{Forward, Launch};
-use crate::spec::{Accel, Boot, Link, Nic, Size, VmSpec};
+use crate::hypervisor::vsock::program_socket;
+use crate::hypervisor::{Launch, Vsock, forwards, line_socket};
+use crate::spec::{Accel, Boot, Forward, Link, Nic, Size, VmSpec};
 
 /// QMP listens on this descriptor. The socket is there before QEMU is, so connecting cannot race.
 pub(super) const QMP_FD: i32 = 3;
+
+/// The descriptor of `/dev/vhost-vsock`.
+pub(super) const VSOCK_FD: i32 = 4;
 
 /// The descriptor under which a NIC's tap is handed over.
 pub(super) fn tap_fd(index: u8) -> i32 {
@@ -43,7 +47,12 @@ fn argv_for(board: &Board, launch: &Launch<'_>) -> Result<Vec<String>> {
     disks(&mut args, launch)?;
     nics(&mut args, launch)?;
     serial(&mut args, launch)?;
-    args.json("-device", json!({"driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "addr": board::RNG_SLOT}));
+    let mut rng = json!({"driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "addr": board::RNG_SLOT});
+    if launch.cid().is_some() {
+        rng["multifunction"] = json!(true);
+    }
+    args.json("-device", rng);
+    vsock(&mut args, launch)?;
     if spec.policy.watchdog {
         // It does nothing until somebody in the guest feeds it; fed no more, it resets the guest.
         args.json(
@@ -84,7 +93,7 @@ fn machine(args: &mut Args, board: &Board, launch: &Launch<'_>) -> Result<()> {
     let kvm = spec.accel == Accel::Kvm;
     let mut machine = board.machine(kvm);
     let mib = spec.vram.bytes().div_ceil(Size::MIB);
-    if spec.needs_shared_memory() {
+    if launch.needs_shared_memory() {
         args.json(
             "-object",
             json!({"qom-type": "memory-backend-memfd", "id": "mem", "size": mib * Size::MIB, "share": true}),
@@ -184,7 +193,7 @@ fn nics(args: &mut Args, launch: &Launch<'_>) -> Result<()> {
             }
             Link::Tap { .. } => args.option("-netdev", format!("tap,id={id},fd={}", tap_fd(nic.index))),
             Link::User => {
-                args.option("-netdev", user_netdev(&id, user_nics, &launch.forwards)?);
+                args.option("-netdev", user_netdev(&id, user_nics, &forwards(spec, nic, launch.ssh)));
                 user_nics += 1;
             }
         }
@@ -209,28 +218,51 @@ fn nics(args: &mut Args, launch: &Launch<'_>) -> Result<()> {
         }
         args.json("-device", device);
     }
-    if user_nics == 0 && !launch.forwards.is_empty() {
-        return Err(Error::usage(format!("ports are forwarded to `{}`, which has no `user` NIC", spec.name))
-            .hint("forward to its address instead, or give the template a net of type `user`"));
+    if user_nics == 0 && launch.ssh.is_some() {
+        return Err(Error::usage(format!("ssh is forwarded to `{}`, which has no `user` NIC", spec.name))
+            .hint("connect to its address instead, or give the template a net of type `user`"));
     }
     Ok(())
 }
 
-/// The forwarded ports lead to the first such NIC. Each further one gets a subnet of its own,
-/// because two equal ones would confuse the guest's routing.
-fn user_netdev(id: &str, nth: u8, forwards: &[Forward]) -> Result<String> {
+/// Each further NIC gets a subnet of its own, because two equal ones would confuse the guest's
+/// routing.
+fn user_netdev(id: &str, nth: u8, forwards: &[Forward]) -> String {
     use std::fmt::Write;
 
     let mut netdev = format!("user,id={id}");
     if nth > 0 {
         let third = 2 + nth;
         let _ = write!(netdev, ",net=10.0.{third}.0/24");
-        return Ok(netdev);
     }
-    for Forward { host, guest_port } in forwards {
-        let _ = write!(netdev, ",hostfwd=tcp:{host}-:{guest_port}");
+    for Forward { host, host_port, guest_port, protocol } in forwards {
+        let host = host.map(|host| host.to_string()).unwrap_or_default();
+        let _ = write!(netdev, ",hostfwd={protocol}:{host}:{host_port}-:{guest_port}");
     }
-    Ok(netdev)
+    netdev
+}
+
+fn vsock(args: &mut Args, launch: &Launch<'_>) -> Result<()> {
+    let (Some(vsock), Some(cid)) = (&launch.vsock, launch.cid()) else { return Ok(()) };
+    let mut device = match vsock {
+        Vsock::Kernel(_) => {
+            json!({"driver": "vhost-vsock-pci", "id": "vsock", "guest-cid": cid, "vhostfd": VSOCK_FD.to_string()})
+        }
+        Vsock::Program => {
+            let path = escape(utf8(&program_socket(launch.run))?);
+            args.option("-chardev", format!("socket,id=vsock-socket,path={path}"));
+            json!({"driver": "vhost-user-vsock-pci", "id": "vsock", "chardev": "vsock-socket"})
+        }
+        Vsock::Own => return Err(Error::failed("QEMU does not serve a guest's vsock itself")),
+    };
+    device["bus"] = json!("pcie.0");
+    device["addr"] = json!(board::VSOCK_SLOT);
+    if launch.spec.accel == Accel::Tcg && matches!(vsock, Vsock::Program) {
+        // As for vhost-user NICs: QEMU 7.2 crashes.
+        device["vectors"] = json!(0);
+    }
+    args.json("-device", device);
+    Ok(())
 }
 
 fn serial(args: &mut Args, launch: &Launch<'_>) -> Result<()> {
@@ -244,7 +276,7 @@ fn serial(args: &mut Args, launch: &Launch<'_>) -> Result<()> {
 fn check_sockets(launch: &Launch<'_>) -> Result<()> {
     const MOST: usize = 107;
     let nics = launch.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Vhost { .. }));
-    let mut sockets = vec![launch.serial_socket(), launch.api_socket()];
+    let mut sockets = vec![launch.serial_socket(), launch.api_socket(), line_socket(launch.run)];
     sockets.extend(nics.map(|nic| launch.run.join(nic.socket())));
     match sockets.iter().find(|path| path.as_os_str().len() > MOST) {
         None => Ok(()),

@@ -1,3 +1,4 @@
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use super::*;
 use crate::host::Gate;
 use crate::hypervisor::qemu::sample;
 
-fn with_paths(dir: &str, run: &str, spec: &VmSpec, forwards: Vec<Forward>) -> Result<Vec<String>> {
+fn with_paths(dir: &str, run: &str, spec: &VmSpec, ssh: Option<u16>) -> Result<Vec<String>> {
     let launch = Launch {
         spec,
         program: Path::new("/usr/bin/qemu-system-x86_64"),
@@ -15,7 +16,8 @@ fn with_paths(dir: &str, run: &str, spec: &VmSpec, forwards: Vec<Forward>) -> Re
         gate: Gate { program: PathBuf::new(), runner: None },
         landlock: true,
         taps: Vec::new(),
-        forwards,
+        ssh: ssh.map(|port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)),
+        vsock: spec.vsock.map(|_| Vsock::Program),
         log: Path::new("/vm/launch.log"),
         deadline: Duration::from_secs(5),
     };
@@ -23,11 +25,7 @@ fn with_paths(dir: &str, run: &str, spec: &VmSpec, forwards: Vec<Forward>) -> Re
 }
 
 fn of(spec: &VmSpec) -> Vec<String> {
-    with_paths("/vm", "/run/vm", spec, Vec::new()).unwrap()
-}
-
-fn forward(port: u16, guest_port: u16) -> Forward {
-    Forward { host: format!("127.0.0.1:{port}").parse().unwrap(), guest_port }
+    with_paths("/vm", "/run/vm", spec, None).unwrap()
 }
 
 /// One option and its value per line.
@@ -83,7 +81,9 @@ fn user_nic_and_firmware_under_tcg() {
     spec.disks = vec![sample::disk("os", false), sample::disk("a-name-of-more-than-twenty-bytes", true)];
     spec.seed = true;
     spec.nics = vec![sample::nic(spec.uuid, 0, Link::User), sample::nic(spec.uuid, 1, Link::User)];
-    let argv = with_paths("/vm", "/run/vm", &spec, vec![forward(2222, 22), forward(8080, 80)]).unwrap();
+    spec.nics[0].forwards = vec!["8080:80".parse().unwrap()];
+    spec.nics[1].forwards = vec!["127.0.0.1:5353:53/udp".parse().unwrap()];
+    let argv = with_paths("/vm", "/run/vm", &spec, Some(2222)).unwrap();
     assert_lines(
         &argv,
         r#"
@@ -99,9 +99,9 @@ fn user_nic_and_firmware_under_tcg() {
         -device {"driver":"virtio-blk-pci","id":"disk1","drive":"disk1","bus":"pcie.0","addr":"0x4"}
         -blockdev {"driver":"raw","node-name":"disk2","read-only":true,"discard":"unmap","file":{"driver":"file","filename":"/vm/seed.img","aio":"threads","locking":"on","discard":"unmap"}}
         -device {"driver":"virtio-blk-pci","id":"disk2","drive":"disk2","bus":"pcie.0","addr":"0x5"}
-        -netdev user,id=net0,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=tcp:127.0.0.1:8080-:80
+        -netdev user,id=net0,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=tcp::8080-:80
         -device {"driver":"virtio-net-pci","id":"nic0","netdev":"net0","mac":"6e:1b:0a:1e:91:a7","bus":"pcie.0","addr":"0x10","romfile":""}
-        -netdev user,id=net1,net=10.0.3.0/24
+        -netdev user,id=net1,net=10.0.3.0/24,hostfwd=udp:127.0.0.1:5353-:53
         -device {"driver":"virtio-net-pci","id":"nic1","netdev":"net1","mac":"6e:1b:0a:1e:91:a8","bus":"pcie.0","addr":"0x11","romfile":""}
         -chardev socket,id=serial,path=/run/vm/serial.sock,server=on,wait=off
         "#,
@@ -133,6 +133,67 @@ fn vhost_and_tap_under_kvm() {
     );
 }
 
+fn with_vsock(spec: &VmSpec, vsock: Vsock) -> Result<Vec<String>> {
+    let launch = Launch {
+        spec,
+        program: Path::new("/usr/bin/qemu-system-x86_64"),
+        dir: Path::new("/vm"),
+        run: Path::new("/run/vm"),
+        gate: Gate { program: PathBuf::new(), runner: None },
+        landlock: true,
+        taps: Vec::new(),
+        ssh: None,
+        vsock: Some(vsock),
+        log: Path::new("/vm/launch.log"),
+        deadline: Duration::from_secs(5),
+    };
+    argv_for(Board::of("x86_64").unwrap(), &launch)
+}
+
+#[test]
+fn the_line_to_this_host_by_the_kernel_or_by_a_program() {
+    let mut spec = sample::spec(sample::firmware());
+    spec.nics = vec![sample::nic(spec.uuid, 0, sample::tap())];
+    let without = devices(&with_vsock(&spec, Vsock::Kernel(None)).unwrap());
+    spec.vsock = Some(1_073_741_900);
+    let rows = [
+        (
+            Vsock::Program,
+            json!({
+                "driver": "vhost-user-vsock-pci", "id": "vsock", "chardev": "vsock-socket",
+                "bus": "pcie.0", "addr": "0x2.1", "vectors": 0,
+            }),
+            true,
+        ),
+        (
+            Vsock::Kernel(None),
+            json!({
+                "driver": "vhost-vsock-pci", "id": "vsock", "guest-cid": 1_073_741_900, "vhostfd": "4",
+                "bus": "pcie.0", "addr": "0x2.1",
+            }),
+            false,
+        ),
+    ];
+    for (vsock, device, shared) in rows {
+        let argv = with_vsock(&spec, vsock).unwrap();
+        let found = devices(&argv);
+        let at = found.iter().position(|found| *found == device).unwrap_or_else(|| panic!("{found:?}"));
+        let mut rest: Vec<_> = found.clone();
+        rest.remove(at);
+        // The function before it must say that there is one.
+        let rng = rest.iter_mut().find(|device| device["id"] == "rng").unwrap();
+        assert_eq!(rng.as_object_mut().unwrap().remove("multifunction"), Some(json!(true)));
+        assert_eq!(rest, without, "nothing else moves");
+        assert_eq!(value(&argv, "-object").iter().any(|object| object.contains("memfd")), shared);
+        let chardev = value(&argv, "-chardev").contains(&"socket,id=vsock-socket,path=/run/vm/line.sock");
+        assert_eq!(chardev, shared);
+    }
+    spec.accel = Accel::Kvm;
+    let argv = with_vsock(&spec, Vsock::Program).unwrap();
+    let found = devices(&argv).into_iter().find(|device| device["id"] == "vsock").unwrap();
+    assert_eq!(found.get("vectors"), None, "only TCG needs it");
+}
+
 #[test]
 fn a_kernel_and_odd_paths() {
     let mut spec = sample::spec(Boot::Kernel {
@@ -142,7 +203,7 @@ fn a_kernel_and_odd_paths() {
     });
     spec.disks = vec![sample::disk("os", false)];
     spec.nics = vec![sample::nic(spec.uuid, 0, sample::vhost())];
-    let argv = with_paths("/v,m/\"a=b\" é\\", "/r,n/c d=é,", &spec, Vec::new()).unwrap();
+    let argv = with_paths("/v,m/\"a=b\" é\\", "/r,n/c d=é,", &spec, None).unwrap();
     assert_lines(
         &argv,
         r#"
@@ -178,7 +239,7 @@ fn a_watchdog_resets() {
 #[test]
 fn no_value_is_taken_for_an_option() {
     let spec = sample::spec(sample::kernel("-S"));
-    let error = with_paths("/vm", "/run/vm", &spec, Vec::new()).unwrap_err();
+    let error = with_paths("/vm", "/run/vm", &spec, None).unwrap_err();
     assert!(error.message().contains("`-S`"), "{error}");
 }
 
@@ -195,23 +256,23 @@ fn two_devices_never_share_a_slot() {
         assert_eq!(all.len(), 2 + 13 + 15, "{key}");
     }
     spec.disks.push(sample::disk("d12", false));
-    let error = with_paths("/vm", "/run/vm", &spec, Vec::new()).unwrap_err();
+    let error = with_paths("/vm", "/run/vm", &spec, None).unwrap_err();
     assert!(error.message().contains("13 are the most"), "{error}");
 }
 
 #[test]
 fn what_cannot_work_is_refused_before_anything_runs() {
     let spec = sample::spec(sample::firmware());
-    let no_user = with_paths("/vm", "/run/vm", &spec, vec![forward(2222, 22)]).unwrap_err();
+    let no_user = with_paths("/vm", "/run/vm", &spec, Some(2222)).unwrap_err();
     assert!(no_user.message().contains("no `user` NIC"), "{no_user}");
 
     let long = format!("/{}", "x".repeat(107 - "//serial.sock".len()));
-    with_paths("/vm", &long, &spec, Vec::new()).unwrap();
-    let too_long = with_paths("/vm", &format!("{long}x"), &spec, Vec::new()).unwrap_err();
+    with_paths("/vm", &long, &spec, None).unwrap();
+    let too_long = with_paths("/vm", &format!("{long}x"), &spec, None).unwrap_err();
     assert!(too_long.message().contains("108 bytes"), "{too_long}");
 
     let bytes = Path::new(std::ffi::OsStr::from_bytes(b"/k\xff"));
-    let not_text = with_paths("/vm", "/run/vm", &sample::spec(sample::kernel(bytes)), Vec::new()).unwrap_err();
+    let not_text = with_paths("/vm", "/run/vm", &sample::spec(sample::kernel(bytes)), None).unwrap_err();
     assert!(not_text.message().contains("not valid UTF-8"), "{not_text}");
 }
 
@@ -226,7 +287,8 @@ fn arm_has_its_own_machine() {
         gate: Gate { program: PathBuf::new(), runner: None },
         landlock: true,
         taps: Vec::new(),
-        forwards: Vec::new(),
+        ssh: None,
+        vsock: None,
         log: Path::new("/vm/launch.log"),
         deadline: Duration::from_secs(5),
     };

@@ -6,7 +6,7 @@
 //! | slot        | device                     |
 //! |-------------|----------------------------|
 //! | 0x01        | the watchdog               |
-//! | 0x02        | random numbers             |
+//! | 0x02        | random numbers; and, as its second function, the line to this host |
 //! | 0x03 - 0x0f | disks in order, seed last  |
 //! | 0x10 - 0x1e | NICs by index              |
 
@@ -43,6 +43,8 @@ impl Board {
 
 pub(super) const WATCHDOG_SLOT: &str = "0x1";
 pub(super) const RNG_SLOT: &str = "0x2";
+/// No slot is free, and none of the others may move.
+pub(super) const VSOCK_SLOT: &str = "0x2.1";
 
 const DISKS: std::ops::RangeInclusive<usize> = 0x03..=0x0f;
 const NICS: std::ops::RangeInclusive<usize> = 0x10..=0x1e;

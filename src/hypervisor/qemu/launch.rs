@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::argv::{self, QMP_FD, tap_fd};
+use super::argv::{self, QMP_FD, VSOCK_FD, tap_fd};
 use super::machine::{QemuMachine, ended_text, put_down};
 use super::qmp::{Qmp, QmpError};
 use super::remedy::explain;
@@ -17,7 +17,7 @@ use super::version::version;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle, Spawn};
 use crate::hypervisor::launch_log::LaunchLog;
-use crate::hypervisor::{Launch, Spawned};
+use crate::hypervisor::{Launch, Spawned, Vsock};
 use crate::spec::{Link, Nic};
 
 pub(super) async fn launch(mut launch: Launch<'_>, spawned: &Spawned<'_>) -> Result<QemuMachine> {
@@ -78,7 +78,7 @@ pub(super) async fn adopt(launch: &Launch<'_>, process: Handle) -> Result<QemuMa
     }
 }
 
-/// The taps under their numbers. Each tap NIC must have one.
+/// The taps and the kernel's vsock under their numbers. Each tap NIC must have one.
 fn descriptors(launch: &mut Launch<'_>) -> Result<Vec<(OwnedFd, i32)>> {
     let is_tap = |nic: &&Nic| matches!(nic.link, Link::Tap { .. });
     for nic in launch.spec.nics.iter().filter(is_tap) {
@@ -86,7 +86,12 @@ fn descriptors(launch: &mut Launch<'_>) -> Result<Vec<(OwnedFd, i32)>> {
             return Err(Error::failed(format!("the tap of NIC {} of `{}` is not open", nic.index, launch.spec.name)));
         }
     }
-    Ok(launch.taps.drain(..).map(|tap| (tap.fd, tap_fd(tap.nic))).collect())
+    let line = match &mut launch.vsock {
+        Some(Vsock::Kernel(fd)) => Some(fd.take().ok_or_else(|| Error::failed("`/dev/vhost-vsock` is not open"))?),
+        _ => None,
+    };
+    let taps = launch.taps.drain(..).map(|tap| (tap.fd, tap_fd(tap.nic)));
+    Ok(taps.chain(line.map(|fd| (fd, VSOCK_FD))).collect())
 }
 
 /// The listening socket, and a connection that waits in its queue until QEMU takes it.

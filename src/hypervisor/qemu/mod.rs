@@ -32,7 +32,7 @@ pub use argv::argv;
 pub use firmware::firmware;
 pub use version::{Version, version};
 
-use super::{Call, Capabilities, Driver, Launch, Machine, Script, Spawned};
+use super::{Call, Capabilities, Driver, Launch, Machine, Script, Spawned, UserNetworks, Vsock};
 use crate::error::Result;
 use crate::host::Handle;
 use crate::spec::{HypervisorKind, Link};
@@ -47,7 +47,8 @@ impl Driver for Qemu {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { vhost: true, tap: true, user: true, firmware: true, efi_vars: true, kernel: true, tcg: true }
+        let user = UserNetworks::Own;
+        Capabilities { vhost: true, tap: true, user, firmware: true, efi_vars: true, kernel: true, tcg: true }
     }
 
     fn script(&self, launch: &Launch<'_>) -> Result<Script> {
@@ -58,6 +59,9 @@ impl Driver for Qemu {
         for nic in launch.spec.nics.iter().filter(|nic| matches!(nic.link, Link::Tap { .. })) {
             note.push_str(&format!(", {} the tap `{}`", argv::tap_fd(nic.index), nic.port(launch.spec.number)));
         }
+        if matches!(launch.vsock, Some(Vsock::Kernel(_))) {
+            note.push_str(&format!(", {} `/dev/vhost-vsock`", argv::VSOCK_FD));
+        }
         let call = |request: &str, note| Call { request: request.to_owned(), body: None, note };
         let by_hand = words
             .iter()
@@ -67,6 +71,7 @@ impl Driver for Qemu {
             })
             .collect::<Result<_>>()?;
         Ok(Script {
+            helpers: Vec::new(),
             argv: words,
             by_hand,
             socket: launch.api_socket(),

@@ -1,6 +1,7 @@
 //! Against the real QEMU, under TCG. Skipped, and said so, where it is not installed.
 
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use super::sample::{self, LINE, Then};
 use super::{Qemu, version};
 use crate::error::Error;
 use crate::host::{ExitStatus, Gate, find_program};
-use crate::hypervisor::{Driver, Forward, Launch, Machine, MachineEvent};
+use crate::hypervisor::{Driver, Launch, Machine, MachineEvent, Vsock};
 use crate::spec::{Boot, Link, Size, VmSpec};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Bench {
     dir: tempfile::TempDir,
     program: PathBuf,
-    forwards: Vec<Forward>,
+    ssh: Option<SocketAddrV4>,
+    vsock: bool,
     deadline: Duration,
 }
 
@@ -35,7 +37,7 @@ impl Bench {
         };
         let dir = tempfile::Builder::new().prefix("a,b c=é%'\"").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("r,n")).unwrap();
-        Some(Self { dir, program, forwards: Vec::new(), deadline: PATIENCE })
+        Some(Self { dir, program, ssh: None, vsock: false, deadline: PATIENCE })
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -69,7 +71,8 @@ impl Bench {
             gate: Gate::of_tests(),
             landlock: false,
             taps: Vec::new(),
-            forwards: self.forwards.clone(),
+            ssh: self.ssh,
+            vsock: self.vsock.then_some(Vsock::Program),
             log,
             deadline: self.deadline,
         }
@@ -127,10 +130,10 @@ async fn read_until(stream: &mut UnixStream, expected: &str) {
 async fn a_life_with_console_pause_and_kill() {
     let Some(mut bench) = Bench::new() else { return };
     let ports = [free_port(), free_port()];
-    bench.forwards =
-        ports.map(|port| Forward { host: format!("127.0.0.1:{port}").parse().unwrap(), guest_port: 22 }).to_vec();
+    bench.ssh = Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, ports[0]));
     let mut spec = bench.spec(Then::Halt);
     spec.nics = vec![sample::nic(spec.uuid, 0, Link::User), sample::nic(spec.uuid, 1, Link::User)];
+    spec.nics[1].forwards = vec![format!("127.0.0.1:{}:80", ports[1]).parse().unwrap()];
     spec.disks = vec![sample::disk("os", false), sample::disk("a-name-of-more-than-twenty-bytes", true)];
     spec.seed = true;
     for file in ["os.raw", "a-name-of-more-than-twenty-bytes.raw", VmSpec::SEED] {
@@ -259,7 +262,7 @@ async fn refusals_carry_the_words_of_qemu() {
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = taken.local_addr().unwrap().to_string().parse().unwrap();
-    bench.forwards = vec![Forward { host, guest_port: 22 }];
+    bench.ssh = Some(host);
     std::fs::remove_file(bench.path("r,n/api.sock")).unwrap();
     spec.disks.clear();
     spec.nics = vec![sample::nic(spec.uuid, 0, Link::User)];

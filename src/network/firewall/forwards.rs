@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::host;
@@ -20,7 +21,7 @@ fn check(forward: &Forward) -> Result<()> {
         None => vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()],
     };
     for address in addresses {
-        match listen(forward.protocol, address) {
+        match listen_at_last(forward.protocol, address) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(in_use(forward)),
             // A host without IPv6.
@@ -39,6 +40,18 @@ fn check(forward: &Forward) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A program that is just being started holds a copy of a socket that is closed already: a port
+/// counts as taken when it stays so.
+fn listen_at_last(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
+    for _ in 0..3 {
+        match listen(protocol, address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => host::pause(Duration::from_millis(50)),
+            done => return done,
+        }
+    }
+    listen(protocol, address)
 }
 
 fn listen(protocol: Protocol, address: SocketAddr) -> io::Result<()> {

@@ -159,10 +159,7 @@ fn targets<'a>(expr: &'a Value, found: &mut Vec<&'a str>) {
 
 /// Whether it compares an interface with that one: alone, in a set, or in a map.
 fn names(expr: &Value, device: &str) -> bool {
-    let text = match expr.get("match").or_else(|| expr.get("vmap")) {
-        Some(compared) => compared,
-        None => return false,
-    };
+    let Some(text) = expr.get("match").or_else(|| expr.get("vmap")) else { return false };
     let is_interface = |value: &Value| {
         let key = value.get("meta").and_then(|meta| meta.get("key")).and_then(Value::as_str);
         matches!(key, Some("iifname" | "oifname" | "iif" | "oif"))

@@ -100,7 +100,7 @@ fn parse(text: &str) -> Result<Vec<Device>> {
 }
 
 /// Runs it; what it wrote to stdout.
-pub(super) fn ip(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
+pub(in crate::network) fn ip(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
     match Program::new("ip").args(args).deadline(DEADLINE).run() {
         Ok(output) => Ok(output.text()),
         Err(ProgramError::Missing { .. }) => Err(missing()),

@@ -19,5 +19,6 @@ mod uplink;
 pub use addresses::{give_addresses, take_addresses};
 pub use bridge::{Whose, is_bare, is_there, make_bridge, marked_bridges, remove_bridge, remove_marked, whose};
 pub use ip::check_program;
+pub(super) use ip::ip;
 pub use sysctl::{Plan, has_ipv6, plan_forwarding, read_setting, restore_settings, settle_device, write_settings};
 pub use uplink::{check_uplink, join_uplink, leave_uplink};

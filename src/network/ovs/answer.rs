@@ -125,6 +125,10 @@ impl Layout {
         self.bridges.iter().find(|bridge| bridge.name == name)
     }
 
+    pub(super) fn ports(&self) -> impl Iterator<Item = &PortRow> {
+        self.ports.iter()
+    }
+
     pub(super) fn ports_of(&self, bridge: &BridgeRow) -> impl Iterator<Item = &PortRow> {
         self.ports.iter().filter(|port| bridge.ports.contains(&port.uuid))
     }
@@ -179,6 +183,7 @@ pub(super) fn parse_owners(answer: &[u8]) -> Parsed<Vec<Owner>> {
             vm: row.entry("external_ids", VM_KEY).and_then(|vm| Uuid::parse_str(vm).ok()),
             vm_name: row.entry("external_ids", NAME_KEY).map(str::to_owned),
             state: row.entry("external_ids", STATE_KEY).map(str::to_owned),
+            guard: row.entry("external_ids", GUARD_KEY).and_then(|number| number.parse().ok()),
         })
         .collect())
 }
@@ -187,7 +192,7 @@ pub(super) fn parse_port_state(answer: &[u8]) -> Parsed<Option<PortState>> {
     let [table] = tables(answer)?;
     Ok(table.rows().next().map(|row| PortState {
         kind: row.owned("type"),
-        opened: row.cell("ofport").and_then(Value::as_i64).is_some_and(|number| number > 0),
+        number: row.cell("ofport").and_then(Value::as_i64).and_then(|number| u16::try_from(number).ok()),
         error: row.text("error").map(str::to_owned),
         link_up: row.text("link_state").map(|state| state == "up"),
         socket: row.entry("options", "vhost-server-path").map(str::to_owned),

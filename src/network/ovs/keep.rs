@@ -189,7 +189,7 @@ impl Ovs {
         self.read(&[bridges.as_slice(), &ports].concat(), answer::parse_layout)
     }
 
-    fn made(&self, marks: &Marks) -> bool {
+    pub(super) fn made(&self, marks: &Marks) -> bool {
         marks.state.is_some() && marks.state == self.state
     }
 
@@ -211,7 +211,7 @@ impl Ovs {
         Ok(false)
     }
 
-    fn somebody_elses(&self, bridge: &str) -> Error {
+    pub(super) fn somebody_elses(&self, bridge: &str) -> Error {
         Error::refused(format!("the bridge `{bridge}` belongs to somebody else"))
             .hint("name another `bridge` in its network, or set `create = false` to use it as it is")
     }

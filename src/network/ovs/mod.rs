@@ -94,6 +94,17 @@ pub struct Tag<'a> {
     pub mac: Mac,
 }
 
+/// What a port does with frames.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Line {
+    /// In bytes; the switch's own when not given.
+    pub mtu: Option<u16>,
+    /// The VLAN that it is an access port of.
+    pub vlan: Option<u16>,
+    /// The number that its guard's flows know it by, from [`Ovs::guard`].
+    pub number: Option<u16>,
+}
+
 /// A port in the database and what it says about its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
@@ -104,13 +115,16 @@ pub struct Owner {
     pub vm_name: Option<String>,
     /// The state folder of the store that made it; an earlier version did not say.
     pub state: Option<String>,
+    /// Its number in the switch, if it has a guard.
+    pub guard: Option<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortState {
     /// Empty for a network device of the host.
     pub kind: String,
-    pub opened: bool,
+    /// The switch's number for it; none: it is not opened.
+    pub number: Option<u16>,
     pub error: Option<String>,
     pub link_up: Option<bool>,
     /// The socket of a vhost-user port.
@@ -121,7 +135,7 @@ impl PortState {
     /// Why the port does not work, if it does not.
     pub fn failure(&self) -> Option<String> {
         match &self.error {
-            None if self.opened => None,
+            None if self.number.is_some_and(|number| number > 0) => None,
             None => Some("`ovs-vswitchd` did not open it; its log says why".to_owned()),
             Some(error) => Some(error.clone()),
         }
@@ -134,6 +148,7 @@ struct Wanted<'a> {
     port: &'a str,
     socket: Option<&'a str>,
     tag: &'a Tag<'a>,
+    line: Line,
 }
 
 impl Ovs {
@@ -199,14 +214,14 @@ impl Ovs {
 
     /// Adds a vhost-user port whose guest listens on `socket`. One of the same VM is replaced,
     /// unless it is the very same and works: a running guest's link is not cut.
-    pub fn add_vhost_port(&self, bridge: &str, port: &str, socket: &Path, tag: &Tag<'_>) -> Result<()> {
-        self.add_port(&Wanted { bridge, port, socket: Some(checked_socket(socket)?), tag })
+    pub fn add_vhost_port(&self, bridge: &str, port: &str, socket: &Path, tag: &Tag<'_>, line: Line) -> Result<()> {
+        self.add_port(&Wanted { bridge, port, socket: Some(checked_socket(socket)?), tag, line })
     }
 
     /// Plugs in the network device `port` of this host. A port of that name and of the same VM is
     /// replaced: the device behind it was another.
-    pub fn add_tap_port(&self, bridge: &str, port: &str, tag: &Tag<'_>) -> Result<()> {
-        self.add_port(&Wanted { bridge, port, socket: None, tag })
+    pub fn add_tap_port(&self, bridge: &str, port: &str, tag: &Tag<'_>, line: Line) -> Result<()> {
+        self.add_port(&Wanted { bridge, port, socket: None, tag, line })
     }
 
     /// Removes a port, whoever owns it. One that is not there is done.
@@ -227,7 +242,13 @@ impl Ovs {
     /// Removes the port if it is this VM's. `false`: there is none, or it is somebody else's.
     pub fn release_port(&self, port: &str, vm: Uuid) -> Result<bool> {
         match self.port_owner(port)? {
-            Some(owner) if owner.vm == Some(vm) => self.del_port(None, port).map(|()| true),
+            Some(owner) if owner.vm == Some(vm) => {
+                self.del_port(None, port)?;
+                if let Some(number) = owner.guard {
+                    self.unguard(&owner.bridge, vm, number);
+                }
+                Ok(true)
+            }
             _ => Ok(false),
         }
     }
@@ -321,7 +342,12 @@ impl Ovs {
                 self.replace(wanted)?;
             }
         }
-        let Some(reason) = self.port_error(port)? else { return Ok(()) };
+        let state = self.port_state(port)?;
+        let reason = match &state {
+            None => Some("its row is gone from the database".to_owned()),
+            Some(state) => state.failure().or_else(|| wanted.line.missed(state)),
+        };
+        let Some(reason) = reason else { return Ok(()) };
         let error =
             Error::failed(format!("Open vSwitch could not open the port `{port}` on `{bridge}`")).source(reason);
         let dpdk = if wanted.socket.is_some() { self.dpdk().ok() } else { None };
@@ -344,10 +370,16 @@ impl Ovs {
             Some(socket) => vec![equals("type", VHOST), equals("options:vhost-server-path", socket)],
             None => Vec::new(),
         };
+        let Line { mtu, vlan, number } = wanted.line;
+        // One with a guard is in no VLAN but its own: without one it would get the frames of all.
+        let vlan = vlan.or(number.map(|_| 0)).map(|vlan| format!("tag={vlan}"));
+        let guard = number.map(|number| equals(&format!("external_ids:{GUARD_KEY}"), &number.to_string()));
+        let request =
+            [number.map(|number| format!("ofport_request={number}")), mtu.map(|mtu| format!("mtu_request={mtu}"))];
         let mut args = vec!["add-port", wanted.bridge, wanted.port];
-        args.extend(ids.iter().map(String::as_str));
+        args.extend(vlan.iter().chain(&guard).chain(&ids).map(String::as_str));
         args.extend(["--", "set", "Interface", wanted.port]);
-        args.extend(interface.iter().chain(&ids).map(String::as_str));
+        args.extend(interface.iter().chain(&ids).chain(request.iter().flatten()).map(String::as_str));
         self.run(&args).map(drop)
     }
 
@@ -357,6 +389,7 @@ impl Ovs {
         Ok(wanted.socket.is_some()
             && state.kind == VHOST
             && state.socket.as_deref() == wanted.socket
+            && wanted.line.missed(&state).is_none()
             && state.failure().is_none())
     }
 
@@ -420,6 +453,14 @@ impl Ovs {
 
     fn error(&self, failure: Failure) -> Error {
         failure.into_error(self.db.as_deref())
+    }
+}
+
+impl Line {
+    /// Why the port has not the number that its guard's flows are for, if so.
+    fn missed(&self, state: &PortState) -> Option<String> {
+        let (wanted, got) = (self.number?, state.number?);
+        (wanted != got).then(|| format!("it got the number {got}, and its guard is for {wanted}"))
     }
 }
 

@@ -23,7 +23,7 @@ fn change(store: &mut Store, vm: Uuid, change: impl FnOnce(&mut Record)) {
 }
 
 fn run_by(pid: i32) -> Option<Runtime> {
-    Some(Runtime { supervisor: Handle { pid, start_time: 1 }, hypervisor: None, ssh: None, troubles: Vec::new() })
+    Some(Runtime::of(Handle { pid, start_time: 1 }))
 }
 
 fn lines(store: &Store, vm: Uuid) -> Vec<String> {

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::fixture::{self, OWNER, build, draft, name, reserve, store, subnet};
 use crate::error::{Error, Kind};
 use crate::host::{self, Handle};
-use crate::spec::{Ailment, Event, Exit, Intent, PortTrouble, State, VmSpec};
-use crate::store::{Draft, Runtime, Store, Wanted};
+use crate::spec::{Ailment, Event, Exit, Intent, PortTrouble, Serves, State, VmSpec};
+use crate::store::{Draft, Helper, Line, Runtime, Store, Wanted};
 
 fn ips(spec: &VmSpec) -> Vec<String> {
     spec.nics.iter().filter_map(|nic| nic.address.as_ref()).map(|address| address.ip.to_string()).collect()
@@ -236,6 +236,8 @@ fn every_field_of_a_record_is_written_and_read_back() {
                         ailment: Ailment::Missing,
                         detail: Some("no bridge".to_owned()),
                     }],
+                    helpers: vec![Helper { serves: Serves::Nic(3), process: Handle { pid: 7, start_time: 9 } }],
+                    vsock: Some(Line::Socket("/run/hv/vsock.sock".into())),
                 });
                 record.owner = None;
                 record.started_at = Some(host::now());

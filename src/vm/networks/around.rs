@@ -1,6 +1,7 @@
 //! What a network looks like from this host: who has an address, how names are known, and what the
 //! host's own firewall keeps out. It asks programs, so it may take a moment.
 
+use super::hosts::hosts_file;
 use crate::error::Result;
 pub use crate::network::dnsmasq::Lease;
 use crate::network::{dnsmasq, firewall, names};
@@ -21,8 +22,16 @@ pub fn around(site: &Site, spec: &NetworkSpec) -> Around {
     }
     Around {
         leases: seen("the leases", dnsmasq::leases(&site.network_run(&spec.name))).unwrap_or_default(),
-        names: seen("how names are known", names::how(spec)).map(|how| how.to_string()),
+        names: Some(how(site, spec)),
         obstacles: seen("the host's firewall", firewall::obstacles(spec)).unwrap_or_default(),
+    }
+}
+
+fn how(site: &Site, spec: &NetworkSpec) -> String {
+    match (names::how(spec), hosts_file(site, site.config().ok().as_ref(), spec)) {
+        (_, Some(file)) => format!("in `{}`", file.display()),
+        (names::How::Resolved, None) => "by systemd-resolved".to_owned(),
+        (_, None) => "this host does not know them; `ssh vm/NAME` works (`v ssh-config`)".to_owned(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::firewall::is_on;
 use super::lock::hold;
 use super::work::Work;
+use crate::config::Config;
 use crate::error::Result;
 use crate::host::Mode;
 use crate::network::dnsmasq;
@@ -67,20 +68,38 @@ pub(super) fn hosts(network: &NetworkSpec, vms: &[Record]) -> Vec<Host> {
 
 /// The block in the host's hosts file, where there is one for us.
 fn write_file(work: &Work<'_>, networks: &[NetworkRecord], vms: &[Record]) -> Result<()> {
-    let Some(file) = hosts_file(work.site) else { return Ok(()) };
-    let mut lines = Vec::new();
+    let mut files: Vec<(PathBuf, Vec<(IpAddr, String)>)> =
+        every_file(work.site, work.config.as_ref()).into_iter().map(|file| (file, Vec::new())).collect();
     for network in networks {
         let Some(side) = &network.spec.host else { continue };
+        let Some(file) = hosts_file(work.site, work.config.as_ref(), &network.spec) else { continue };
+        let Some((_, lines)) = files.iter_mut().find(|(other, _)| *other == file) else { continue };
         for host in hosts(&network.spec, vms) {
             let name = format!("{}.{}", host.name, side.domain);
             let v6 = host.ip6.filter(|_| side.address6.is_some()).map(IpAddr::from);
             lines.extend([IpAddr::from(host.ip)].into_iter().chain(v6).map(|ip| (ip, name.clone())));
         }
     }
-    names::write_hosts(&file, &work.site.dirs.state, &lines)
+    files.iter().try_for_each(|(file, lines)| names::write_hosts(file, &work.site.dirs.state, lines))
 }
 
-/// Where names are written for programs of this host that ask no name server.
-pub(super) fn hosts_file(site: &Site) -> Option<PathBuf> {
-    (site.dirs.mode == Mode::System).then(|| PathBuf::from("/etc/hosts"))
+const HOSTS: &str = "/etc/hosts";
+
+/// Where the names of a network are written, for programs of this host that ask no name server.
+/// Below a root nothing outside it is written, but what its config names.
+pub(super) fn hosts_file(site: &Site, config: Option<&Config>, spec: &NetworkSpec) -> Option<PathBuf> {
+    if let Some(file) = config.and_then(|config| config.node.hosts_file.clone()) {
+        return Some(file);
+    }
+    let unknown = matches!(names::how(spec), names::How::HostsFile(_));
+    (site.dirs.mode == Mode::System && unknown).then(|| HOSTS.into())
+}
+
+/// Where lines of ours may be, which go when there is nothing more to say.
+fn every_file(site: &Site, config: Option<&Config>) -> Vec<PathBuf> {
+    match config.and_then(|config| config.node.hosts_file.clone()) {
+        Some(file) => vec![file],
+        None if site.dirs.mode == Mode::System => vec![HOSTS.into()],
+        None => Vec::new(),
+    }
 }

@@ -11,7 +11,7 @@ use crate::config::{Config, Network};
 use crate::error::{Error, Result};
 use crate::host::find_program;
 use crate::network::keep::{self, Whose};
-use crate::network::{firewall, names};
+use crate::network::{check_routes, firewall, names};
 use crate::spec::{Name, NetworkSpec};
 use crate::store::{NetworkRecord, NetworkState};
 use crate::vm::Site;
@@ -129,6 +129,7 @@ fn check_free(work: &Work<'_>, spec: &NetworkSpec) -> Result<()> {
     if keep::whose(&spec.bridge, spec.switch, &work.site.dirs.state, &work.ovs)? == Whose::Other {
         return Err(foreign(&spec.name, &spec.bridge));
     }
+    check_routes(spec)?;
     keep::check_uplink(spec)
 }
 

@@ -16,12 +16,15 @@ pub(super) struct Work<'a> {
     pub(super) site: &'a Site,
     pub(super) store: Store,
     pub(super) ovs: Ovs,
+    /// `None`: it is wrong, which is no reason to leave a network as it is.
+    pub(super) config: Option<Config>,
 }
 
 impl<'a> Work<'a> {
     pub(super) fn new(site: &'a Site, config: Option<&Config>) -> Result<Self> {
-        let ovs = config.map_or_else(|| Ovs::new(None).for_state(&site.dirs.state), |config| site.ovs(config));
-        Ok(Self { site, store: site.store()?, ovs })
+        let config = config.cloned().or_else(|| site.config().ok());
+        let ovs = config.as_ref().map_or_else(|| Ovs::new(None).for_state(&site.dirs.state), |config| site.ovs(config));
+        Ok(Self { site, store: site.store()?, ovs, config })
     }
 }
 

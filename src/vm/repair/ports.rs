@@ -9,7 +9,7 @@ use super::records::told;
 use super::rest::{Rest, Standing, Standings};
 use super::{Action, Finding, Kind, Remedy};
 use crate::error::{OrFailed, Result};
-use crate::host::{Mode, NetDevice, find_program};
+use crate::host::{NetDevice, find_program};
 use crate::network::ovs::{Ovs, Owner};
 use crate::spec::{Link, Nic, Switch};
 use crate::store::Store;
@@ -20,11 +20,8 @@ pub(super) fn survey(site: &Site, standings: &Standings) -> Result<Vec<Finding>>
     let ovs = ovs(site);
     // A switch that cannot be asked is worth a word only where somebody uses one.
     let nics = standings.records.iter().flat_map(|record| &record.spec.nics);
-    let installed = find_program("ovs-vsctl").is_some();
-    let wanted = nics.into_iter().any(on_switch)
-        || config.is_some_and(|config| config.node.ovs_db.is_some())
-        || installed && site.dirs.mode == Mode::System;
-    if !wanted && !installed {
+    let wanted = nics.into_iter().any(on_switch) || config.is_some_and(|config| config.node.ovs_db.is_some());
+    if !wanted && find_program("ovs-vsctl").is_none() {
         return Ok(Vec::new());
     }
     let ports = match ovs.ports_of_virshle() {

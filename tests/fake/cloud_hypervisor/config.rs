@@ -22,6 +22,14 @@ pub(crate) struct Config {
     pub(crate) net: Vec<Net>,
     #[serde(default)]
     pub(crate) serial: Serial,
+    pub(crate) vsock: Option<Vsock>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Vsock {
+    #[serde(rename = "cid")]
+    _cid: u32,
+    pub(crate) socket: PathBuf,
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,180 @@
+//! What dnsmasq serves: a file for each NIC's names, and one for the addresses it is given.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use super::release;
+use super::server::{DHCP, HOSTS, NEW, host_side, make_folders, trim_log};
+use crate::error::{OrFailed, Result};
+use crate::host::Handle;
+use crate::network::names::Host;
+use crate::spec::{HostSide, NetworkSpec};
+
+/// Makes `hosts` what the network's server knows, and nothing else: all NICs on the network, or it
+/// forgets some. Without a server it is what the next one begins with. One caller at a time.
+pub fn publish(spec: &NetworkSpec, dir: &Path, hosts: &[Host], server: Option<Handle>) -> Result<()> {
+    let side = host_side(spec)?;
+    make_folders(dir)?;
+    trim_log(dir);
+    let file = |host: &Host| format!("{}.{}", host.vm, host.nic);
+    let names = hosts.iter().map(|host| (file(host), names(side, host))).collect();
+    let addresses = hosts.iter().filter(|_| side.dhcp).map(|host| (file(host), addresses(side, host))).collect();
+    let stale = fill(dir, HOSTS, names)? | fill(dir, DHCP, addresses)?;
+    let Some(server) = server else { return Ok(()) };
+    if side.dhcp {
+        release::conflicting(spec, side, dir, hosts)?;
+    }
+    if stale {
+        let failed = || format!("cannot tell dnsmasq of the network `{}` to look again", spec.name);
+        server.signal(Signal::HUP).or_failed(failed)?;
+    }
+    Ok(())
+}
+
+fn names(side: &HostSide, host: &Host) -> String {
+    let name = format!("{}.{}\n", host.name, side.domain);
+    let line6 = host.ip6.map(|ip6| format!("{ip6} {name}")).unwrap_or_default();
+    format!("{} {name}{line6}", host.ip)
+}
+
+fn addresses(side: &HostSide, host: &Host) -> String {
+    let ip6 = host.ip6.filter(|_| side.address6.is_some()).map(|ip6| format!("[{ip6}],")).unwrap_or_default();
+    format!("{},{},{ip6}{}\n", host.mac, host.ip, host.name)
+}
+
+/// Makes the folder hold these files and no others. `true`: one was changed, or taken away, which
+/// dnsmasq does not see by itself.
+fn fill(dir: &Path, folder: &str, mut wanted: BTreeMap<String, String>) -> Result<bool> {
+    let path = dir.join(folder);
+    let failed = |doing: &str, name: &std::ffi::OsStr| format!("cannot {doing} `{}`", path.join(name).display());
+    let mut stale = false;
+    let entries = fs::read_dir(&path).or_failed(|| format!("cannot list `{}`", path.display()))?;
+    for entry in entries {
+        let name = entry.or_failed(|| format!("cannot list `{}`", path.display()))?.file_name();
+        let text = name.to_str().and_then(|name| wanted.get(name));
+        match text {
+            Some(text) if fs::read(path.join(&name)).is_ok_and(|there| there == text.as_bytes()) => {
+                name.to_str().map(|name| wanted.remove(name));
+            }
+            Some(_) => stale = true,
+            None => {
+                stale = true;
+                fs::remove_file(path.join(&name)).or_failed(|| failed("remove", &name))?;
+            }
+        }
+    }
+    for (name, text) in wanted {
+        put(dir, &path.join(&name), &text).or_failed(|| failed("write", name.as_ref()))?;
+    }
+    Ok(stale)
+}
+
+/// The file is whole when it gets its name, which is when dnsmasq reads it. Not synced: a host that
+/// starts anew publishes anew.
+fn put(dir: &Path, target: &Path, text: &str) -> io::Result<()> {
+    let partial = dir.join(NEW).join("file");
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&partial)?;
+    // Whatever the caller's umask is.
+    file.set_permissions(PermissionsExt::from_mode(0o644))?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(&partial, target)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::spec::{Mac, Switch};
+
+    fn spec(dhcp: bool) -> NetworkSpec {
+        NetworkSpec {
+            name: "main".parse().unwrap(),
+            switch: Switch::Bridge,
+            bridge: "vbr0".to_owned(),
+            datapath: None,
+            vlan: None,
+            mtu: None,
+            uplink: None,
+            host: Some(HostSide {
+                address: "10.44.0.1/24".parse().unwrap(),
+                address6: Some("fd00::1/64".parse().unwrap()),
+                dhcp,
+                pool: None,
+                nat: true,
+                isolated: false,
+                domain: "vm".to_owned(),
+                upstream: Vec::new(),
+            }),
+        }
+    }
+
+    fn host(name: &str, number: u8) -> Host {
+        let vm = Uuid::from_u128(u128::from(number));
+        let ip = Ipv4Addr::new(10, 44, 0, number);
+        let ip6 = format!("fd00::{number}").parse().ok();
+        Host { vm, nic: 0, name: name.parse().unwrap(), mac: Mac::of(vm, 0), ip, ip6 }
+    }
+
+    fn files(dir: &Path) -> BTreeMap<String, String> {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+        entries
+            .map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn files_are_what_was_published_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let (web, db) = (host("web", 5), host("db", 6));
+        publish(&spec(true), dir.path(), &[web.clone(), db.clone()], None).unwrap();
+        let file = "00000000-0000-0000-0000-000000000005.0";
+        let (names, addresses) = (files(&dir.path().join(HOSTS)), files(&dir.path().join(DHCP)));
+        assert_eq!((names.len(), addresses.len()), (2, 2));
+        assert_eq!(names[file], "10.44.0.5 web.vm\nfd00::5 web.vm\n");
+        assert_eq!(addresses[file], format!("{},10.44.0.5,[fd00::5],web\n", web.mac));
+        assert!(files(&dir.path().join(NEW)).is_empty());
+        let mode = fs::metadata(dir.path().join(HOSTS).join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+
+        // Only what differs is written.
+        let age = |name: &str| {
+            fs::metadata(dir.path().join(HOSTS).join(name)).map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
+        };
+        let before = age(file).unwrap();
+        let shop = Host { name: "shop".parse().unwrap(), ip6: None, ..db.clone() };
+        publish(&spec(true), dir.path(), &[web, shop], None).unwrap();
+        assert_eq!(age(file).unwrap(), before);
+        let names = files(&dir.path().join(HOSTS));
+        assert_eq!(names["00000000-0000-0000-0000-000000000006.0"], "10.44.0.6 shop.vm\n");
+        publish(&spec(false), dir.path(), &[db], None).unwrap();
+        assert_eq!(files(&dir.path().join(HOSTS)).len(), 1);
+        assert!(files(&dir.path().join(DHCP)).is_empty(), "nobody is given an address");
+    }
+
+    #[test]
+    fn only_what_was_served_needs_a_signal() {
+        let dir = tempfile::tempdir().unwrap();
+        make_folders(dir.path()).unwrap();
+        let fill = |files: &[(&str, &str)]| {
+            let files = files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+            fill(dir.path(), HOSTS, files).unwrap()
+        };
+        assert!(!fill(&[("a", "1")]));
+        assert!(!fill(&[("a", "1"), ("b", "1")]), "a new one is seen");
+        assert!(!fill(&[("a", "1"), ("b", "1")]));
+        assert!(fill(&[("a", "2"), ("b", "1")]));
+        assert!(fill(&[("a", "2")]));
+    }
+}
