@@ -54,6 +54,10 @@ fn guests(stage: &Stage) {
         line(&format!("ip -6 route add default via {HOST6}"));
         Echo::serve(PORT).expect("a server")
     });
+    eventually("the cable has all its addresses", Duration::from_secs(20), || {
+        let addresses = line("ip -o -6 address show dev cable");
+        addresses.contains("fe80:") && !addresses.contains("tentative")
+    });
     let before = the_host();
     configure(stage);
 
