@@ -80,6 +80,10 @@ fn guests(stage: &Stage) {
     let alpha = Side::of(stage, "alpha");
     let beta = Side::of(stage, "beta");
     let gamma = Side::of(stage, "gamma");
+    // Their line to this host is there before their servers are.
+    for guest in [&alpha, &beta, &gamma] {
+        eventually("it serves", Duration::from_secs(200), || ask_tcp((guest.ip, PORT), "x").is_ok());
+    }
     neighbours_and_the_outside(&alpha, &beta);
     the_host_and_forwards(stage, &outside, &beta);
     the_isolated_one(&outside, &alpha, &gamma, &server);
