@@ -110,6 +110,10 @@
             openvswitch-dpdk
             qemu_kvm
 
+            # networks
+            dnsmasq
+            nftables
+
             # the guest image
             apt
             cpio

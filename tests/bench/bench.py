@@ -10,13 +10,15 @@ import create
 import fleet
 import ls
 import memory
+import networks
 import start
 import startup
 from measure import Skip, Stop, first_line, find, mount_of, stop_on_signals
 from stage import Stage
 
 PARTS = {"a": start.rows, "b": create.rows, "c": ls.rows, "d": memory.rows, "e": startup.rows,
-         "f": fleet.rows_of_starts, "g": fleet.rows_of_a_stopped_one}
+         "f": fleet.rows_of_starts, "g": fleet.rows_of_a_stopped_one,
+         "h": networks.rows}
 
 
 def options():
@@ -61,6 +63,9 @@ def machine(program, place):
         ("v", [program, "--version"]),
         ("cloud-hypervisor", ["cloud-hypervisor", "--version"]),
         ("virsh", ["virsh", "--version"]),
+        ("qemu", ["qemu-system-x86_64", "--version"]),
+        ("ovs", ["ovs-vsctl", "--version"]),
+        ("dnsmasq", ["dnsmasq", "--version"]),
         ("cp", ["cp", "--version"]),
     ]:
         facts.append((name, first_line(argv) if find(argv[0]) else "not installed"))

@@ -107,8 +107,13 @@ def mib(figures):
     return middle if len(figures) == 1 else f"{middle} ({min(figures):.2f}–{max(figures):.2f})"
 
 
+def mbit(figures):
+    middle, *ends = (f"{figure / 1e6:.0f}" for figure in (statistics.median(figures), min(figures), max(figures)))
+    return f"{middle} Mbit/s ({ends[0]}–{ends[1]})"
+
+
 class Row:
-    """What was measured, and what became of its goal. A goal is an upper bound of `value`."""
+    """What was measured, and what became of its goal. A goal is an upper bound of `value`, but of rates a lower one."""
 
     def __init__(self, what, v, other, value, shown, goal=None, unit="", runs=1, notes=()):
         self.what, self.v, self.other, self.shown, self.runs, self.notes = what, v, other, shown, runs, list(notes)
@@ -119,6 +124,14 @@ class Row:
     def ratio(cls, what, v, other, goal=None, notes=()):
         value = statistics.median(v) / statistics.median(other)
         return cls(what, ms(v), ms(other), value, f"{value:.2f}", goal, "", len(v), notes)
+
+    @classmethod
+    def rates(cls, what, v, other, goal):
+        """In bits a second."""
+        value = statistics.median(v) / statistics.median(other)
+        row = cls(what, mbit(v), mbit(other), value, f"{value:.2f}", runs=len(v))
+        row.goal, row.met = f"≥ {goal:g}", "yes" if value >= goal else "NO"
+        return row
 
     @classmethod
     def difference(cls, what, v, other, goal_ms, notes=()):

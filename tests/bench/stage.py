@@ -15,6 +15,8 @@ from measure import need, run, skip, timed
 
 PAYLOAD = pathlib.Path(__file__).resolve().parent.parent / "fixtures" / "payload.S"
 
+NODE = '[node]\nhypervisor = "cloud-hypervisor"\naccel = "kvm"\n'
+
 
 class Stage(contextlib.ExitStack):
     def __init__(self, program, place):
@@ -24,10 +26,10 @@ class Stage(contextlib.ExitStack):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="v-", dir=place))
         self.callback(shutil.rmtree, self.dir, ignore_errors=True)
 
-    def root(self, name, template, place=None):
+    def root(self, name, template, place=None, node=NODE):
         """A new root for `v` with one template in it."""
         root = Root(self.program, (place or self.dir) / name)
-        root.config(template)
+        root.config(node + template)
         self.callback(root.end)
         return root
 
@@ -61,11 +63,10 @@ class Root:
         self.env = {"PATH": os.environ["PATH"], "HOME": str(home), "USER": "bench", "LANG": "C.UTF-8", "TZ": "UTC",
                     "VIRSHLE_ROOT": str(path)}
 
-    def config(self, template):
+    def config(self, text):
         folder = self.path / "etc" / "virshle"
         folder.mkdir(parents=True)
-        (folder / "config.toml").write_text(
-            '[node]\nhypervisor = "cloud-hypervisor"\naccel = "kvm"\n' + template)
+        (folder / "config.toml").write_text(text)
 
     def v(self, *args, deadline=300):
         return run([self.program, *args], deadline, env=self.env)

@@ -2,10 +2,16 @@
 //! its UEFI firmware, reached by ssh, shut down in order. Slow, and the proof of the whole.
 
 mod clean_stop;
+mod liar;
+mod line;
+mod network;
+mod side;
 mod user_network;
 mod vhost_network;
 
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,11 +21,14 @@ use crate::fixtures::guest::{Guest, guest};
 use crate::world::{Skip, World, exercised, need_program, run};
 
 pub fn trials() -> Vec<Trial> {
-    [user_network::trials(), vhost_network::trials()].into_iter().flatten().collect()
+    [user_network::trials(), vhost_network::trials(), network::trials(), line::trials()].into_iter().flatten().collect()
 }
 
 /// Under emulation on two cores, with other tests beside it.
 pub const BOOT: &str = "400";
+
+/// Where guests with talk.py answer.
+pub const PORT: u16 = 7007;
 
 /// A world with QEMU, the guest's image, and a key of its own.
 pub struct Stage {
@@ -48,6 +57,31 @@ impl Stage {
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "test \"it's\" $(id)", "-f"]).arg(&key);
         run(keygen, Duration::from_secs(20)).ok();
         Ok(Self { world, guest, key })
+    }
+
+    /// The guest's kernel and initrd where a QEMU of another user, who reads no more than nobody may, finds them.
+    pub fn for_others(&self) -> (PathBuf, PathBuf) {
+        fs::set_permissions(self.world.dir(), Permissions::from_mode(0o711)).expect("others pass through");
+        let public = |file: &Path| {
+            let copy = self.world.dir().join(file.file_name().expect("a name"));
+            fs::copy(file, &copy).expect("a copy");
+            fs::set_permissions(&copy, Permissions::from_mode(0o644)).expect("everybody may read it");
+            copy
+        };
+        (public(&self.guest.kernel), public(&self.guest.initrd))
+    }
+
+    /// The options that give a guest this test's user, and talk.py, which serves.
+    pub fn with_talk(&self) -> [String; 4] {
+        let key = fs::read_to_string(self.key.with_extension("pub")).expect("the key");
+        let users = format!("[[user]]\nname = \"tester\"\n[user.ssh]\nauthorized_keys = ['''{}''']\n", key.trim());
+        let talk = format!(
+            "#cloud-config\nwrite_files:\n- path: /usr/local/bin/talk.py\n  permissions: '0755'\n  content: {}\n\
+             runcmd:\n- [systemd-run, --quiet, /usr/local/bin/talk.py, serve, '{PORT}']\n",
+            serde_json::to_string(include_str!("../guest/talk.py")).expect("JSON")
+        );
+        let file = |name: &str, text: String| self.world.file(name, text).to_str().expect("a path").to_owned();
+        ["-u".to_owned(), file("users.toml", users), "-u".to_owned(), file("talk.yaml", talk)]
     }
 
     pub fn kill_supervisor(&self, name: &str, signal: rustix::process::Signal) {

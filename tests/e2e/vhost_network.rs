@@ -1,46 +1,44 @@
-use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
 use super::clean_stop::Writer;
+use super::liar::Lie;
+use super::side::Side;
 use super::{BOOT, Stage};
+use crate::fixtures::netns::on_private_host;
 use crate::fixtures::ovs::PrivateOvs;
 use crate::fixtures::ping::Ping;
 use crate::trials;
-use crate::world::{Outcome, eventually, exercised, need_program, run, skip};
+use crate::world::{Outcome, eventually, exercised, need_program, skip};
 
 pub fn trials() -> Vec<Trial> {
     trials![a_guest_on_a_real_switch]
 }
 
 fn a_guest_on_a_real_switch() -> Outcome {
-    need_program("ip")?;
+    for program in ["ip", "nft", "dnsmasq"] {
+        need_program(program)?;
+    }
     let stage = Stage::new()?;
+    let hosts = stage.world.file("hosts", "127.0.0.1 localhost\n");
+    match on_private_host(&hosts, || a_guest(&stage)) {
+        Ok(outcome) => outcome,
+        Err(reason) => skip(reason),
+    }
+}
+
+fn a_guest(stage: &Stage) -> Outcome {
     let ovs = match PrivateOvs::start(true) {
         Ok(ovs) => ovs,
         Err(reason) => return skip(reason),
     };
     exercised("switch", "Open vSwitch with DPDK (vhost, a real guest)");
     let bridge = "vsbrtest";
-    ovs.add_bridge(bridge).expect("a bridge");
-    let mut ip = std::process::Command::new("ip");
-    ip.args(["address", "add", "10.99.44.1/24", "dev", bridge]);
-    run(ip, std::time::Duration::from_secs(10)).ok();
-
     let world = &stage.world;
-    // Root makes the port; QEMU runs as nobody, and reads no more than nobody may.
-    fs::set_permissions(world.dir(), Permissions::from_mode(0o711)).expect("others pass through");
-    let public = |file: &Path| {
-        let copy = world.dir().join(file.file_name().expect("a name"));
-        fs::copy(file, &copy).expect("a copy");
-        fs::set_permissions(&copy, Permissions::from_mode(0o644)).expect("everybody may read it");
-        copy
-    };
-    let (kernel, initrd) = (public(&stage.guest.kernel), public(&stage.guest.initrd));
+    // Root makes the port; QEMU runs as nobody.
+    let (kernel, initrd) = stage.for_others();
     // The kernel is handed over directly: the other test boots by the firmware.
     world.config(&format!(
         "[node]\nhypervisor = \"qemu\"\naccel = \"tcg\"\nuser = \"nobody\"\novs-db = \"{}\"\n\
@@ -51,14 +49,16 @@ fn a_guest_on_a_real_switch() -> Outcome {
          [[template.vm.net]]\nname = \"main\"\n[template.vm.net.type.vhost]\n",
         ovs.db, kernel, initrd, stage.guest.cmdline, stage.guest.disk
     ));
-    world.v(["vm", "create", "-t", "xs", "-n", "plugged", "--start"]).ok();
+    let talk = stage.with_talk();
+    let create = ["vm", "create", "-t", "xs", "-n", "plugged", "--start"];
+    world.v(create.into_iter().chain(talk.iter().map(String::as_str))).ok();
     assert_eq!(world.row("plugged")["address"], "10.99.44.2");
     assert_eq!(world.info("plugged")["hypervisor_user"], "nobody");
     exercised("privileges", "root, with a QEMU that runs as another user (vhost)");
     world.v(["vm", "wait", "plugged", "--timeout", BOOT]).ok();
     let said = |command: &str| stage.ssh("plugged", command).ok().stdout.trim().to_owned();
     assert_eq!(said("hostname"), "plugged");
-    assert_eq!(said("id -un"), "tester", "the caller's own name");
+    assert_eq!(said("id -un"), "tester");
     let addresses = said("ip -4 -o address show scope global");
     assert!(addresses.contains("10.99.44.2/24"), "its static address: {addresses}");
     let mac = world.row("plugged")["nics"][0]["mac"].as_str().expect("a MAC").to_owned();
@@ -67,16 +67,30 @@ fn a_guest_on_a_real_switch() -> Outcome {
     // Switched, not looped back: the port's own counters have seen it.
     let statistics = ovs.vsctl(&["get", "Interface", "v1n0", "statistics:rx_packets"]).expect("statistics");
     assert!(statistics.trim().parse::<u64>().expect("a count") > 10, "{statistics}");
-    the_switch_fails(&stage, &ovs, bridge);
+    a_liar_is_not_heard(stage);
+    the_switch_fails(stage, &ovs, bridge);
+    // A switch that was started anew, and a port that was made anew, have the guard as well.
+    a_liar_is_not_heard(stage);
 
-    let writer = Writer::start(&stage, "plugged", "v-vm-stop");
+    let writer = Writer::start(stage, "plugged", "v-vm-stop");
     world.v(["vm", "stop", "plugged", "--timeout", "120"]).ok();
     assert_eq!(world.row("plugged")["last_exit"]["reason"], "stopped");
-    writer.check(&stage, "plugged", "v-vm-stop");
+    writer.check(stage, "plugged", "v-vm-stop");
     assert_eq!(ovs.vsctl(&["list-ports", bridge]).expect("ports").trim(), "");
     world.v(["vm", "delete", "plugged"]).ok();
+    world.v(["network", "down", "--all"]).ok();
+    assert_eq!(ovs.vsctl(&["list-br"]).expect("bridges").trim(), "");
     world.assert_empty();
     Ok(())
+}
+
+/// There is no neighbour whose address it could take: any other is none of its own.
+fn a_liar_is_not_heard(stage: &Stage) {
+    let guest = Side::of(stage, "plugged");
+    let segments = guest.ip6.segments();
+    let ip6 = [&segments[..7], &[0x4d]].concat();
+    let ip6 = <[u16; 8]>::try_from(ip6).expect("eight").into();
+    guest.lies(&Lie { ip: Ipv4Addr::new(10, 99, 44, 77), ip6, mac: "52:54:00:00:00:77".to_owned() });
 }
 
 /// While the host pings the guest: whatever is done to the switch, the loss ends by itself.

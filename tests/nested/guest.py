@@ -6,7 +6,7 @@ from pathlib import Path
 
 from host import (
     BOOT, COMMAND, RUNTIME, STATE, STOP,
-    devices, equal, eventually, give_address, hypervisors, info, row, rows, run, said, seconds, shown, unit, v,
+    devices, equal, eventually, hypervisors, info, row, rows, run, said, seconds, shown, unit, v,
 )
 
 # What every guest must show.
@@ -29,9 +29,8 @@ def is_a_unit(name):
     assert group.endswith(f"/virshle.slice/{of}"), f"the hypervisor's cgroup: {group}"
 
 
-def create(name, template, bridge, bridge_address):
+def create(name, template):
     created = seconds(f"{name}: create (copies the image)", lambda: v("vm", "create", "-t", template, "-n", name))
-    give_address(bridge, bridge_address)
     equal(row(name)["state"], "stopped", "state after create")
     return created.stderr
 
@@ -62,6 +61,22 @@ def is_the_guest_that_was_made(name, address, virtualisation="kvm"):
     equal(dict(zip(facts, got)), {what: wanted for what, (_, wanted) in facts.items()}, "the guest")
     is_not_root(name)
     is_a_unit(name)
+
+
+def is_reached_without_a_network(name):
+    """Its NIC goes down, and ssh still gets in: over cloud-hypervisor's hybrid socket."""
+    equal(info(name)["spec"]["vsock"] is not None, True, "its line to this host")
+    address = row(name)["address"]
+    nic = said(name, "basename $(dirname $(ls -d /sys/class/net/*/device))")
+    said(name, f"sudo ip link set {nic} down")
+    assert run("ping", "-c", "1", "-W", "2", address, ok=False).returncode != 0, "it answers with its NIC down"
+    equal(said(name, f"cat /sys/class/net/{nic}/operstate; hostname"), f"down\n{name}", "`v vm ssh`")
+    config = Path("/root/ssh_config")
+    config.write_text(v("ssh-config").stdout)
+    got = run("ssh", "-F", str(config), f"vm/{name}", f"cat /sys/class/net/{nic}/operstate; hostname").stdout.strip()
+    equal(got, f"down\n{name}", "`ssh vm/<name>`")
+    said(name, f"sudo ip link set {nic} up")
+    eventually("it answers again", lambda: run("ping", "-c", "1", "-W", "2", address, ok=False).returncode == 0, 60)
 
 
 def waits_for_its_switch(name):

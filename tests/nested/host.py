@@ -103,12 +103,6 @@ def hypervisors():
     return found
 
 
-def give_address(bridge, address):
-    """What the person who runs the host does once: `v` makes bridges, and gives the host no address."""
-    if address not in run("ip", "-4", "-o", "address", "show", "dev", bridge).stdout:
-        run("ip", "address", "add", address, "dev", bridge)
-
-
 def clean_up():
     for left in rows():
         v("vm", "delete", "--force", left["name"], ok=False)

@@ -14,10 +14,9 @@ from pathlib import Path
 from guest import create, delete, is_a_unit, is_the_guest_that_was_made, start, stop
 from host import (
     BOOT, COMMAND, STATE, STOP, TEST, Later,
-    equal, eventually, give_address, info, row, run, said, seconds, shown, unit, v,
+    equal, eventually, info, row, run, said, seconds, shown, unit, v,
 )
 
-BRIDGE = "vbr0", "10.77.0.1/24"
 LINES = "/home/tester/lines"
 # Says a number only once it is on the guest's disk.
 WRITER = f"n=0; while :; do n=$((n+1)); echo $n >>{LINES} && sync {LINES} && echo $n; done"
@@ -77,7 +76,7 @@ def disk(name):
 def a_stop_by_the_service_manager():
     """`systemctl stop`, in the middle of a guest's writes; then its disk is looked at from outside."""
     name = "asked"
-    create(name, "direct", *BRIDGE)
+    create(name, "direct")
     # By systemd alone, too.
     seconds(f"{name}: systemctl start", lambda: run("systemctl", "start", unit(name)))
     v("vm", "wait", name, "--timeout", str(BOOT), timeout=BOOT + COMMAND)
@@ -105,7 +104,7 @@ def adoptions(name):
 def a_killed_supervisor_and_a_replaced_program():
     """What happens to supervisors is nothing to their guests."""
     name = "watched"
-    create(name, "direct", *BRIDGE)
+    create(name, "direct")
     start(name)
     before = info(name)
     boot = said(name, "cat /proc/sys/kernel/random/boot_id")
@@ -145,7 +144,7 @@ def the_host_goes_down_and_comes_back():
     """A guest that writes while its host shuts down; in the host's next life it runs again."""
     name = "kept"
     if not LEFT.exists():
-        create(name, "kept", *BRIDGE)
+        create(name, "kept")
         start(name)
         is_a_unit(name)
         Writer(name, LEFT)
@@ -162,7 +161,6 @@ def the_host_goes_down_and_comes_back():
     wanted = {"ActiveState": "active", "Result": "success"}
     equal(shown("virshle-autostart.service", *wanted), wanted, "virshle-autostart.service")
     is_a_unit(name)
-    give_address(*BRIDGE)
     v("vm", "wait", name, "--timeout", str(BOOT), timeout=BOOT + COMMAND)
     print(f"measured: {name}: boot of the host to ssh: {time.clock_gettime(time.CLOCK_BOOTTIME):.1f} s", flush=True)
     is_the_guest_that_was_made(name, row(name)["address"])

@@ -184,7 +184,12 @@ impl World {
     }
 
     pub fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
-        let mut command = Command::new(&self.program);
+        self.other(&self.program, args)
+    }
+
+    /// Another program than `v`, run as `v` is.
+    pub fn other(&self, program: impl AsRef<OsStr>, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = Command::new(program);
         command.args(args).env_clear();
         command.env("PATH", &self.path).env("HOME", self.home()).env("VIRSHLE_ROOT", self.root());
         command.env("USER", "tester").env("LANG", "C.UTF-8").env("TZ", "UTC").stdin(Stdio::null());
