@@ -14,8 +14,8 @@ use crate::vm::{self, Site};
 ///
 /// It needs no DNS; a guest that listens on its vsock needs no network either. Write it to a file,
 /// `v ssh-config > ~/.ssh/vms`, and put the line `Include vms` at the beginning of ~/.ssh/config;
-/// for all users of this host write it to /etc/ssh/ssh_config.d/virshle.conf. A VM that was made
-/// since is reached too, as ssh's own user: write it again for the VM's own user and host keys.
+/// each user writes their own, for the host keys are kept apart. A VM that was made since is reached
+/// too, as ssh's own user: write it again for the VM's own user and host keys.
 #[derive(Debug, Args)]
 pub(super) struct SshConfig {}
 

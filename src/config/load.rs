@@ -361,6 +361,6 @@ mod tests {
             assert!(!config.templates.is_empty(), "{}", path.display());
             seen.push(path.file_stem().unwrap().to_owned());
         }
-        assert_eq!(seen, ["blank-data-disk", "bridge", "kernel", "minimal", "service", "sizes", "user"]);
+        assert_eq!(seen, ["blank-data-disk", "bridge", "kernel", "minimal", "network", "service", "sizes", "user"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Programs beside the hypervisor: passt, the user network of cloud-hypervisor; and its line to the
 //! guest, which it serves itself.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -18,6 +18,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("passt_lives_and_ends_with_its_vm", passt_lives_and_ends_with_its_vm),
     ("a_new_supervisor_takes_passt_over", a_new_supervisor_takes_passt_over),
     ("the_end_of_passt_is_told", the_end_of_passt_is_told),
+    ("ports_lead_to_the_guest_or_are_refused", ports_lead_to_the_guest_or_are_refused),
     ("nothing_is_left_when_all_were_killed", nothing_is_left_when_all_were_killed),
     ("the_line_to_the_guest", the_line_to_the_guest),
 ];
@@ -26,15 +27,21 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A VM `a` on a user network, which runs.
 fn running(stage: &Stage) -> Result<Record, Skip> {
-    Passt::find().program().map_err(|error| Skip(error.message().to_owned()))?;
-    exercised("user network of cloud-hypervisor", "passt");
-    let more = "[[template.vm]]\nname = \"user\"\nvcpu = 1\nvram = \"64MiB\"\nkernel = KERNEL\n\
-                [[template.vm.net]]\nname = \"slirp\"\ntype = \"user\"\n[[network]]\nname = \"slirp\"\ntype = \"user\"\n";
-    let kernel = crate::fixtures::payload::build(stage.world.dir(), crate::fixtures::payload::Variant::Button);
-    stage.config(&more.replace("KERNEL", &format!("{:?}", kernel.expect("the payload is built"))));
-    stage.create("user", "a");
+    created(stage, "")?;
     stage.start("a");
     Ok(record(&stage.world))
+}
+
+fn created(stage: &Stage, more: &str) -> Result<(), Skip> {
+    Passt::find().program().map_err(|error| Skip(error.message().to_owned()))?;
+    exercised("user network of cloud-hypervisor", "passt");
+    let text = "[[template.vm]]\nname = \"user\"\nvcpu = 1\nvram = \"64MiB\"\nkernel = KERNEL\n\
+                [[template.vm.net]]\nname = \"slirp\"\ntype = \"user\"\nMORE[[network]]\nname = \"slirp\"\ntype = \"user\"\n";
+    let kernel = crate::fixtures::payload::build(stage.world.dir(), crate::fixtures::payload::Variant::Button);
+    let kernel = format!("{:?}", kernel.expect("the payload is built"));
+    stage.config(&text.replace("KERNEL", &kernel).replace("MORE", more));
+    stage.create("user", "a");
+    Ok(())
 }
 
 fn record(world: &World) -> Record {
@@ -125,6 +132,32 @@ fn the_end_of_passt_is_told(stage: &Stage) -> Outcome {
     assert!(!self::record(world).runtime.expect("it runs").troubles.is_empty());
     world.v(["vm", "stop", "a"]).ok();
     Ok(())
+}
+
+fn ports_lead_to_the_guest_or_are_refused(stage: &Stage) -> Outcome {
+    let world = &stage.world;
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    created(stage, &format!("ports = [\"127.0.0.1:{port}:80\"]\n"))?;
+    world.v(["vm", "start", "a"]).fails(4, &[&format!("127.0.0.1:{port}:80/tcp"), "is in use", "ss -tlnp"]);
+    assert_eq!(passts(world), 0, "nothing was started");
+    drop(taken);
+    stage.start("a");
+    TcpStream::connect(("127.0.0.1", port)).expect("passt listens there");
+    world.v(["vm", "stop", "a"]).ok();
+    TcpStream::connect(("127.0.0.1", port)).expect_err("nobody listens there any more");
+    Ok(())
+}
+
+/// Those of this world.
+fn passts(world: &World) -> usize {
+    let here = world.dir().display().to_string();
+    let of = |entry: std::fs::DirEntry| {
+        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        (words.contains("--vhost-user") && words.contains(&here)).then_some(())
+    };
+    std::fs::read_dir("/proc").expect("processes").filter_map(|entry| of(entry.ok()?)).count()
 }
 
 fn told(world: &World) {

@@ -27,4 +27,4 @@ mod tests;
 pub(super) use config::{reverse_zone6, reverse_zones};
 pub use hosts::publish;
 pub use leases::{Lease, leases};
-pub use server::{command, start, stop};
+pub use server::{command, start, start_noted, stop};

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::config;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{self, Access, Child, Handle, NetDevice, NewFile, Program, Runner, Spawn, User};
+use crate::host::{self, Access, Child, Gate, Handle, NetDevice, NewFile, Program, Runner, Spawn, User};
 use crate::spec::{HostSide, NetworkSpec};
 
 const CONFIG: &str = "dnsmasq.conf";
@@ -60,9 +60,32 @@ pub fn command(spec: &NetworkSpec, dir: &Path) -> Result<(PathBuf, Vec<OsString>
 
 /// Starts it, and returns once it answers. It outlives this process.
 pub fn start(spec: &NetworkSpec, dir: &Path) -> Result<Handle> {
+    launch(spec, dir, |server| server.start().or_failed(|| failed(spec)))
+}
+
+/// The same, behind a gate: it becomes dnsmasq only when it is noted, so that there is none that
+/// nobody knows of, whenever this process is killed.
+pub fn start_noted(
+    spec: &NetworkSpec,
+    dir: &Path,
+    gate: &Gate,
+    note: impl FnOnce(Handle) -> Result<()>,
+) -> Result<Handle> {
+    launch(spec, dir, |server| {
+        let waiting = server.start_at(gate).or_failed(|| failed(spec))?;
+        note(waiting.handle())?;
+        waiting.open().or_failed(|| failed(spec))
+    })
+}
+
+fn failed(spec: &NetworkSpec) -> String {
+    format!("cannot serve the network `{}`", spec.name)
+}
+
+fn launch(spec: &NetworkSpec, dir: &Path, start: impl FnOnce(Spawn) -> Result<Child>) -> Result<Handle> {
     let host = host_side(spec)?;
     let (program, args) = command(spec, dir)?;
-    let failed = || format!("cannot serve the network `{}`", spec.name);
+    let failed = || failed(spec);
     let (device, address) = (spec.device(), host.address.addr());
     if NetDevice::find(&device).or_failed(failed)?.is_none() {
         // dnsmasq would wait for it.
@@ -72,7 +95,7 @@ pub fn start(spec: &NetworkSpec, dir: &Path) -> Result<Handle> {
     let path = dir.join(LOG);
     let log = host::open_log(&path).or_failed(|| format!("cannot open `{}`", path.display()))?;
     let from = log.metadata().or_failed(failed)?.len();
-    let child = Spawn::new(program).args(args).log(log).detached().start().or_failed(failed)?;
+    let child = start(Spawn::new(program).args(args).log(log).detached())?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         if child.try_wait().or_failed(failed)?.is_some() {

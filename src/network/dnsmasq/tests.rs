@@ -80,7 +80,9 @@ struct Served {
 
 impl Served {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), handle: None }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        Self { dir, handle: None }
     }
 
     fn dir(&self) -> std::path::PathBuf {

@@ -21,7 +21,9 @@ pub fn up_as_unit(site: &Site, name: &Name) -> Result<Option<(PathBuf, Vec<OsStr
     let config = site.config()?;
     let mut work = Work::new(site, Some(&config))?;
     let asked_for = work.store.network(name)?.is_some() && is_held(site)?;
-    if !asked_for {
+    if asked_for {
+        server::note_itself(&mut work, name)?;
+    } else {
         let _lock = hold(site)?;
         up::by_config(&mut work, &config, name, &Server::Itself)?;
     }

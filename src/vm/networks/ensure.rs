@@ -46,12 +46,12 @@ fn bring_up(work: &mut Work<'_>, config: &Config, name: &Name) -> Result<()> {
     let server = server::of(work.site);
     match work.store.network(name)? {
         Some(record) if is_well(&record)? => Ok(()),
-        Some(record) if record.state == NetworkState::Up => raise(work, record.spec, &server).map(drop),
         // Not in the config any more: it is finished or undone as it was recorded.
         Some(record) if config.network(name).is_none() => match record.state {
             NetworkState::GoingDown => finish(work, name).and(Err(not_in_config(config, name))),
             _ => raise(work, record.spec, &server).map(drop),
         },
+        // Down, cut short, or gone with the host's last life: as the config says by now.
         _ => {
             let raised = by_config(work, config, name, &server)?;
             for note in raised.notes {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::hosts::hosts;
+use super::step::step;
 use super::work::Work;
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{self, Activity, Handle, Unit};
+use crate::host::{self, Activity, Gate, Handle, Unit};
 use crate::network::dnsmasq;
 use crate::spec::Name;
 use crate::vm::{Site, unit};
@@ -40,17 +41,28 @@ pub(super) fn run(work: &mut Work<'_>, name: &Name, server: &Server) -> Result<b
     }
     let dir = work.site.network_run(name);
     dnsmasq::publish(&record.spec, &dir, &hosts(&record.spec, &work.store.list()?), None)?;
-    let handle = match server {
-        Server::Process => dnsmasq::start(&record.spec, &dir)?,
-        Server::Unit => start_unit(name)?,
-        Server::Itself => us,
+    let store = &mut work.store;
+    let mut note = |handle| {
+        step("up", "server noted", || {
+            store.update_network(name, |record| {
+                record.server = Some(handle);
+                Ok(())
+            })
+        })
     };
-    work.store.update_network(name, |record| {
-        record.server = Some(handle);
-        Ok(())
-    })?;
+    match server {
+        Server::Process => {
+            let gate = Gate { program: OURSELVES.into(), runner: None };
+            dnsmasq::start_noted(&record.spec, &dir, &gate, note)?;
+        }
+        Server::Unit => note(start_unit(name)?)?,
+        Server::Itself => note(us)?,
+    }
     Ok(true)
 }
+
+/// This very program, also after it was replaced on the disk.
+const OURSELVES: &str = "/proc/self/exe";
 
 fn start_unit(name: &Name) -> Result<Handle> {
     let unit = Unit::of_network(name.as_str());
@@ -86,9 +98,22 @@ pub(super) fn stop(site: &Site, name: &Name, handle: Option<Handle>) -> Result<(
     }
 }
 
-/// What the main process of a network's unit becomes.
+/// Notes this process as the server that it is about to become.
+pub(super) fn note_itself(work: &mut Work<'_>, name: &Name) -> Result<()> {
+    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    work.store.update_network(name, |record| {
+        record.server = Some(us);
+        Ok(())
+    })
+}
+
+/// What the main process of a network's unit becomes; nothing where another process serves already.
 pub(super) fn command(work: &Work<'_>, name: &Name) -> Result<Option<(PathBuf, Vec<OsString>)>> {
     match work.store.network(name)? {
+        Some(record) if record.server != Handle::current().ok() => {
+            tracing::warn!(network = %name, "another process serves it already");
+            Ok(None)
+        }
         Some(record) if record.spec.host.is_some() => {
             dnsmasq::command(&record.spec, &work.site.network_run(name)).map(Some)
         }
