@@ -83,6 +83,8 @@ impl Supervisor<'_> {
                     // A guest that could not be adopted lives on, unless its end was the reason.
                     Err(error) if !has_ended(hypervisor).await => return Err(error),
                     Err(_) => {
+                        // They were not taken over, and the next run's record will not name them.
+                        vm::end_helpers(&record)?;
                         let exit = seen_end(hypervisor, record.intent).unwrap_or(match record.intent {
                             Some(Intent::ForceStop) => Exit::Forced,
                             _ => Exit::Unseen,

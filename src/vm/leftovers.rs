@@ -64,7 +64,8 @@ pub fn clear_run(site: &Site, record: &Record) -> Result<()> {
     remove_tree(&site.dirs.run(record.spec.uuid))
 }
 
-fn end_helpers(record: &Record) -> Result<()> {
+/// Ends what ran beside a hypervisor, for a run that nobody took over.
+pub fn end_helpers(record: &Record) -> Result<()> {
     let helpers = record.runtime.iter().flat_map(|runtime| &runtime.helpers);
     for Helper { serves, process } in helpers.filter(|helper| helper.process.is_alive()) {
         let failed = || format!("cannot end process {} (`{}`)", process.pid, serves.program());

@@ -47,7 +47,7 @@ pub use beside::{helpers, line, line_end};
 pub use create::{Create, create};
 pub use delete::delete;
 pub use launch::{Purpose, READY_FD, Starting, arguments};
-pub use leftovers::{awaits_another_run, clear_run, told};
+pub use leftovers::{awaits_another_run, clear_run, end_helpers, told};
 pub use observe::{Observed, observe, reconcile};
 pub use reach::reach;
 pub use ready::{Goal, endpoint, wait_for};
