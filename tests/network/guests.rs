@@ -7,10 +7,11 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use super::lan::{LAN, ip, on_a_host, ruleset, snapshot};
+use crate::fixtures::ovs::PrivateOvs;
 use crate::fixtures::payload::{self, Variant};
 use crate::lifecycle::{Stage, template};
 use crate::trials;
-use crate::world::{Outcome, eventually};
+use crate::world::{Outcome, eventually, need_program};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -18,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         a_bridge_is_put_back_under_a_guest,
         a_forward_that_is_taken_is_refused,
         names_follow_the_vms,
+        a_network_on_open_vswitch,
     ]
 }
 
@@ -125,5 +127,31 @@ fn names_follow_the_vms() -> Outcome {
         assert!(published().contains("second.vm"), "{}", published());
         world.v(["vm", "delete", "renamed"]).ok();
         assert!(!published().contains("renamed"), "{}", published());
+    })
+}
+
+fn a_network_on_open_vswitch() -> Outcome {
+    need_program("ovs-vswitchd")?;
+    let stage = Stage::either()?;
+    let world = &stage.world;
+    on_a_host(world, || {
+        let ovs = PrivateOvs::start_beside("network").expect("a switch");
+        let kernel = payload::build(world.dir(), Variant::Button).expect("the payload is built");
+        let lan = LAN.replace("\"bridge\"\n", "\"ovs\"\n");
+        stage.config(&format!("{}[[template.vm.net]]\nname = \"lan\"\ntype = \"tap\"\n{lan}", template("ta", &kernel)));
+        let config = fs::read_to_string(world.config_file()).expect("the config");
+        world.config(&config.replacen("[node]\n", &format!("[node]\novs-db = \"{}\"\n", ovs.db), 1));
+        let before = snapshot();
+        stage.create("ta", "a");
+        stage.start("a");
+        assert_eq!(world.network("lan")["state"], "up");
+        assert_eq!(ovs.vsctl(&["list-ports", "vtest0"]).expect("ports").trim(), "v1n0");
+        assert!(ip("-brief address show dev vtest0").contains("10.44.0.1/24"));
+        world.v(["network", "down", "lan"]).fails(4, &["`a`"]);
+        world.v(["vm", "stop", "a"]).ok();
+        world.v(["network", "down", "lan"]).ok();
+        assert_eq!(ovs.vsctl(&["list-br"]).expect("bridges").trim(), "");
+        before.still_holds("down");
+        world.assert_no_network();
     })
 }
