@@ -87,7 +87,7 @@ fn check_is_kept(work: &Work<'_>, network: &Network) -> Result<()> {
 
 /// What is needed must be there before anything is made.
 fn check_programs(network: &Network) -> Result<()> {
-    keep::check_program()?;
+    keep::check_program().map_err(|error| error.context(format!("cannot bring up network `{}`", network.name)))?;
     let served = network.is_served();
     let needs = [
         ("nft", "nftables", served || network.kind.switch() == Some(crate::spec::Switch::Bridge)),
