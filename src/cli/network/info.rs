@@ -15,7 +15,7 @@ use crate::store::{Made, Store};
 use crate::vm::Site;
 use crate::vm::networks::{self, Condition, Lease};
 
-/// Show all that is known of a network: addresses, who is on it, what was made for it
+/// Show all that is known of a network: addresses, names, guests, and what is in their way
 #[derive(Debug, Args)]
 pub(crate) struct Info {
     /// The network's name
