@@ -13,8 +13,9 @@ use crate::vm::repair::{self, Action, Finding};
 /// Find what killed processes left behind, and put it in order
 ///
 /// A create, rename or delete that was cut short is undone or finished; a guest that nobody watches
-/// gets a new supervisor; folders, ports and units of VMs that are gone or do not run are removed.
-/// What a living process is at work on, and what is not this store's own, is left alone.
+/// gets a new supervisor; a network that is half up, half down or damaged is mended; folders, ports,
+/// bridges and units of what is gone or does not run are removed. What a living process is at work
+/// on, and what is not this store's own, is left alone.
 #[derive(Debug, Args)]
 pub(super) struct Repair {
     /// Only say what would be done

@@ -75,7 +75,7 @@ pub enum RuleError {
     NoPorts(&'static str),
     #[error("`{}` is no address and no subnet", .0.escape_debug())]
     Peer(String),
-    #[error("`{0}` goes with `{1}`: what comes in comes from somewhere, what goes out goes to somewhere")]
+    #[error("`{0}` goes with `{1}`: write `in … from NET` (`in` may be left out) or `out … to NET`")]
     Word(&'static str, &'static str),
 }
 

@@ -15,7 +15,7 @@ use crate::store::{Made, Store};
 use crate::vm::Site;
 use crate::vm::networks::{self, Condition, Lease};
 
-/// Show all that is known of a network: addresses, who is on it, what was made for it
+/// Show all that is known of a network: addresses, names, guests, and what is in their way
 #[derive(Debug, Args)]
 pub(crate) struct Info {
     /// The network's name
@@ -132,6 +132,12 @@ fn table(full: &Full) -> Table {
         Condition::Damaged | Condition::CutShort => {
             line("", Cell::toned(format!("`v network repair {}` puts it in order", row.name), Tone::Dim));
         }
+        Condition::Missing => {
+            line(
+                "",
+                Cell::toned("its bridge is for somebody else to make; with `create = true` Virshle does", Tone::Dim),
+            );
+        }
         _ => {}
     }
     if !row.configured {
@@ -154,7 +160,7 @@ fn table(full: &Full) -> Table {
         optional("gateway6", host.address6.map(|net| net.addr().to_string()));
         let pool = host.pool.map(|(first, last)| format!("yes, {first} to {last} for guests of others"));
         optional("dhcp", Some(pool.unwrap_or_else(|| yes_no(host.dhcp).to_owned())));
-        optional("nat", Some(yes_no(host.nat).to_owned()));
+        optional("nat", Some(yes_no(host.nat && !host.isolated).to_owned()));
         optional("isolated", Some(yes_no(host.isolated).to_owned()));
         optional("domain", Some(host.domain.clone()));
         let upstream: Vec<String> = host.upstream.iter().map(ToString::to_string).collect();

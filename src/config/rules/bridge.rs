@@ -34,9 +34,14 @@ fn check_bridge(network: &Placed<Network>, other: &Network) -> Result<()> {
     let bridge = entry.bridge();
     let told_apart = entry.kind == other.kind && entry.vlan != other.vlan;
     if !told_apart {
-        let key = if entry.bridge.is_some() { "bridge" } else { "" };
-        let error =
-            network.wrong(key, format_args!("is on the bridge `{bridge}`, which the network `{}` has", other.name));
+        let error = match entry.bridge {
+            Some(_) => {
+                network.wrong("bridge", format_args!("is `{bridge}`, the bridge of the network `{}`", other.name))
+            }
+            None => {
+                network.wrong("", format_args!("is on the bridge `{bridge}`, which the network `{}` has", other.name))
+            }
+        };
         return Err(error.hint(match entry.bridge {
             None => "name a bridge of its own: `bridge = …`; without one it is `vsbr0`",
             Some(_) if entry.kind == NetworkKind::Ovs && other.kind == NetworkKind::Ovs => {
@@ -160,18 +165,18 @@ mod tests {
             ),
             (
                 two("subnet = '10.0.0.0/24', bridge = 'x'", "subnet = '10.0.1.0/24', bridge = 'x'"),
-                "`network[1].bridge` is on the bridge `x`",
+                "`network[1].bridge` is `x`, the bridge of the network `a`",
                 "a `vlan` of its own",
             ),
             (
                 two("type = 'bridge', create = true, bridge = 'x'", "type = 'bridge', create = true, bridge = 'x'"),
-                "`network[1].bridge` is on the bridge `x`",
+                "`network[1].bridge` is `x`, the bridge of the network `a`",
                 "name another bridge",
             ),
             (two("create = true, vlan = 5", "create = true, vlan = 5"), "is on the bridge `vsbr0`", ""),
             (
                 two("type = 'bridge', bridge = 'x', create = true", "bridge = 'x', create = true, vlan = 5"),
-                "is on the bridge `x`",
+                "is `x`, the bridge of the network `a`",
                 "name another bridge",
             ),
             (

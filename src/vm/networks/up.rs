@@ -7,7 +7,7 @@ use super::plan::{foreign, kept, plan};
 use super::server::{self, Server};
 use super::step::step;
 use super::work::{Work, check_root};
-use crate::config::{Config, Network};
+use crate::config::{Config, Keeping, Network};
 use crate::error::{Error, Result};
 use crate::host::find_program;
 use crate::network::keep::{self, Whose};
@@ -37,7 +37,7 @@ pub fn up(site: &Site, config: &Config, name: &Name) -> Result<Raised> {
 pub(super) fn by_config(work: &mut Work<'_>, config: &Config, name: &Name, server: &Server) -> Result<Raised> {
     let failed = || format!("cannot bring up network `{name}`");
     let network = config.network(name).ok_or_else(|| not_in_config(config, name))?;
-    check_is_kept(work, network)?;
+    check_is_kept(work, network).map_err(|error| error.context(failed()))?;
     check_root(name)?;
     check_programs(network)?;
     let spec = plan(&mut work.store, network, &work.ovs).map_err(|error| error.context(failed()))?;
@@ -79,15 +79,15 @@ fn check_is_kept(work: &Work<'_>, network: &Network) -> Result<()> {
     }
     let name = &network.name;
     let why = match network.kind.switch() {
-        None => "it is of type `user`, which needs nothing".to_owned(),
+        None => "it is of type `user`: there is nothing to bring up".to_owned(),
         Some(_) => format!("its bridge `{}` is used as it is, and is somebody else's to make", network.bridge()),
     };
-    Err(Error::refused(format!("network `{name}` is not Virshle's to bring up")).source(Error::failed(why)))
+    Err(Error::refused(format!("network `{name}` is not Virshle's")).source(Error::failed(why)))
 }
 
 /// What is needed must be there before anything is made.
 fn check_programs(network: &Network) -> Result<()> {
-    keep::check_program()?;
+    keep::check_program().map_err(|error| error.context(format!("cannot bring up network `{}`", network.name)))?;
     let served = network.is_served();
     let needs = [
         ("nft", "nftables", served || network.kind.switch() == Some(crate::spec::Switch::Bridge)),
@@ -201,8 +201,12 @@ pub fn repair(site: &Site, config: Option<&Config>, name: &Name) -> Result<Raise
     let _lock = hold(site)?;
     let mut work = Work::new(site, config)?;
     let Some(record) = work.store.network(name)? else {
-        return Err(Error::refused(format!("network `{name}` is not up"))
-            .hint(format!("bring it up with `v network up {name}`")));
+        let error = Error::refused(format!("network `{name}` is not up"));
+        let theirs = config.and_then(|config| config.network(name)).is_some_and(|net| net.keeping() == Keeping::Theirs);
+        return Err(match theirs {
+            true => error.source(Error::failed("there is nothing of Virshle's in it to repair")),
+            false => error.hint(format!("bring it up with `v network up {name}`")),
+        });
     };
     check_root(name)?;
     if record.state == NetworkState::GoingDown {
