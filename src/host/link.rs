@@ -14,6 +14,8 @@ const SIOCBRADDBR: u32 = 0x89a0;
 const SIOCBRADDIF: u32 = 0x89a2;
 const ETHTOOL_GDRVINFO: u32 = 3;
 
+const UP: libc::c_short = libc::IFF_UP as libc::c_short;
+
 #[derive(Debug)]
 pub struct NetDevice {
     name: String,
@@ -86,15 +88,27 @@ impl NetDevice {
         self.ioctl(libc::SIOCSIFMTU as u32, |request| request.ifr_ifru.ifru_mtu = mtu).map(drop)
     }
 
+    pub fn is_up(&self) -> io::Result<bool> {
+        Ok(self.flags()? & UP != 0)
+    }
+
     pub fn set_up(&self) -> io::Result<()> {
-        let now = self.ioctl(libc::SIOCGIFFLAGS as u32, |_| {})?;
-        // SAFETY: the kernel has filled in this member.
-        let flags = unsafe { now.ifr_ifru.ifru_flags };
-        let up = libc::IFF_UP as libc::c_short;
-        if flags & up != 0 {
+        let flags = self.flags()?;
+        if flags & UP != 0 {
             return Ok(());
         }
-        self.ioctl(libc::SIOCSIFFLAGS as u32, |request| request.ifr_ifru.ifru_flags = flags | up).map(drop)
+        self.ioctl(libc::SIOCSIFFLAGS as u32, |request| request.ifr_ifru.ifru_flags = flags | UP).map(drop)
+    }
+
+    pub fn set_down(&self) -> io::Result<()> {
+        let flags = self.flags()?;
+        self.ioctl(libc::SIOCSIFFLAGS as u32, |request| request.ifr_ifru.ifru_flags = flags & !UP).map(drop)
+    }
+
+    fn flags(&self) -> io::Result<libc::c_short> {
+        let now = self.ioctl(libc::SIOCGIFFLAGS as u32, |_| {})?;
+        // SAFETY: the kernel has filled in this member.
+        Ok(unsafe { now.ifr_ifru.ifru_flags })
     }
 
     /// Plugs `port` into this Linux bridge.

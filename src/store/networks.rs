@@ -57,6 +57,9 @@ pub struct Made {
     pub device: bool,
     /// Whether the uplink was put into the bridge.
     pub uplink: bool,
+    /// Whether it was down before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uplink_was_down: bool,
     /// The firewall's zone that the host's interface was put into.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,

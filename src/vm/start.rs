@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::launch::{Purpose, Starting, launch};
-use super::{Site, observe, reconcile};
+use super::{Site, networks, observe, reconcile};
 use crate::error::{Error, Result};
 use crate::spec::{Event, State};
 use crate::store::{Record, Store};
@@ -24,6 +24,9 @@ pub fn start(site: &Site, store: &mut Store, record: Record, deadline: Duration)
         }
     })?;
     site.check_socket_paths(spec.uuid).map_err(|error| error.context(format!("cannot start `{}`", spec.name)))?;
+    // The supervisor asks again, when they are its own. What is refused here has not begun.
+    networks::check_forwards(site, store, spec)
+        .map_err(|error| error.context(format!("cannot start `{}`", spec.name)))?;
     if observed.state == State::Restarting && !observed.unwatched {
         return Ok(Starting::at_once(site, spec, deadline));
     }

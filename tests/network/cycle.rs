@@ -23,7 +23,9 @@ fn twenty_times_up_and_down_leave_the_host_as_it_was() -> Outcome {
     world.config(&format!("{LAN}{more}"));
     on_a_host(&world, || {
         ip("link add spare0 type veth peer name spare1");
+        // An uplink that was down is down again afterwards.
         ip("link set spare0 up");
+        ip("link set spare0 down");
         // Somebody else's rules and bridge stay.
         ip("link add other0 type bridge");
         super::lan::run("nft", "add table inet other");
@@ -71,8 +73,9 @@ fn a_flushed_firewall_is_rebuilt() -> Outcome {
         let rules = ruleset();
         super::lan::run("nft", "flush ruleset");
         assert_eq!(ruleset(), "");
-        world.v(["network", "repair", "lan"]).ok();
+        assert!(world.v(["network", "repair", "lan"]).ok().stderr.contains("is mended"));
         assert_eq!(ruleset(), rules);
+        assert!(world.v(["network", "repair", "lan"]).ok().stderr.contains("is as it should be"));
         // A name server that was killed, and an address that somebody took.
         let pid = world.network_info("lan")["server_pid"].as_i64().expect("a pid");
         super::lan::run("kill", &format!("-9 {pid}"));

@@ -91,6 +91,7 @@ fn a_forward_that_is_taken_is_refused() -> Outcome {
         stage.create("tb", "b");
         let listener = TcpListener::bind("127.0.0.1:8080").expect("a port");
         world.v(["vm", "start", "a"]).fails(4, &["8080"]);
+        assert_eq!(world.state_of("a"), "stopped", "what is refused has not begun");
         drop(listener);
         let socket = UdpSocket::bind("0.0.0.0:5353").expect("a port");
         world.v(["vm", "start", "a"]).fails(4, &["5353"]);
@@ -99,6 +100,7 @@ fn a_forward_that_is_taken_is_refused() -> Outcome {
         stage.start("a");
         assert!(ruleset().contains("8080"), "{}", ruleset());
         world.v(["vm", "start", "b"]).fails(4, &["127.0.0.1:8080:80", "`a`", "v vm stop a"]);
+        assert_eq!(world.state_of("b"), "stopped");
         world.v(["vm", "stop", "a"]).ok();
         eventually("its forward is gone", LIMIT, || !ruleset().contains("8080"));
         stage.start("b");

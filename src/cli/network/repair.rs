@@ -26,7 +26,8 @@ impl Repair {
         }
         for_each(views, ui, |view| {
             let repaired = networks::repair(site, config.as_ref().ok(), &view.name)?;
-            ui.say(format!("network `{}` is as it should be", view.name));
+            let word = if repaired.already { "is as it should be" } else { "is mended" };
+            ui.say(format!("network `{}` {word}", view.name));
             repaired.notes.iter().for_each(|note| ui.say(format!("note: {note}")));
             Ok(())
         })

@@ -34,6 +34,18 @@ pub fn apply(table: &str, networks: &[NetworkSpec], ports: &[Port]) -> Result<()
     }
 }
 
+/// Whether the host has our table. A kernel that cannot say has none.
+pub fn is_there(table: &str) -> Result<bool> {
+    match Program::new("nft").args(["list", "tables", "inet"]).deadline(DEADLINE).run() {
+        Ok(output) => {
+            let line = format!("table inet {table}");
+            Ok(output.text().lines().any(|found| found == line))
+        }
+        Err(error @ ProgramError::Missing { .. }) => Err(missing(error)),
+        Err(error) => Err(explain("", error)),
+    }
+}
+
 pub(super) fn missing(error: ProgramError) -> Error {
     Error::failed(error.to_string()).hint(
         "install nftables (package `nftables`, on NixOS `environment.systemPackages = [ pkgs.nftables ]`), or use a \

@@ -19,7 +19,7 @@ mod rules;
 mod text;
 
 use crate::spec::{Address, Forward, Guard, Mac, Name, NetworkSpec, Switch};
-pub use apply::apply;
+pub use apply::{apply, is_there};
 pub use firewalld::{admit, dismiss};
 pub use forwards::check_free;
 pub use obstacles::obstacles;

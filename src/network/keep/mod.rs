@@ -21,4 +21,4 @@ pub use bridge::{Whose, is_bare, is_there, make_bridge, marked_bridges, remove_b
 pub use ip::check_program;
 pub(super) use ip::ip;
 pub use sysctl::{Plan, has_ipv6, plan_forwarding, read_setting, restore_settings, settle_device, write_settings};
-pub use uplink::{check_uplink, join_uplink, leave_uplink};
+pub use uplink::{check_uplink, join_uplink, leave_uplink, uplink_is_down};

@@ -59,12 +59,31 @@ pub fn join_uplink(spec: &NetworkSpec) -> Result<()> {
     port.set_up().map_err(|error| explain(format!("cannot bring up `{uplink}`"), error))
 }
 
-/// Takes it out of the bridge again.
-pub fn leave_uplink(spec: &NetworkSpec) -> Result<()> {
-    let (Some(uplink), Switch::Bridge) = (&spec.uplink, spec.switch) else { return Ok(()) };
-    match ip::device(uplink)? {
-        Some(device) if device.master.as_ref() == Some(&spec.bridge) => {
-            ip(["link", "set", "dev", uplink, "nomaster"]).map(drop)
+/// Whether the network's uplink is there, and down.
+pub fn uplink_is_down(spec: &NetworkSpec) -> Result<bool> {
+    let Some(uplink) = &spec.uplink else { return Ok(false) };
+    let down = |device: NetDevice| device.is_up().map(|up| !up);
+    NetDevice::find(uplink)
+        .and_then(|found| found.map_or(Ok(false), down))
+        .or_failed(|| format!("cannot look at `{uplink}`"))
+}
+
+/// Takes it out of the bridge again, and down where it was down before. Out of a bridge of Open
+/// vSwitch it is taken by `Ovs::unmake_network`.
+pub fn leave_uplink(spec: &NetworkSpec, was_down: bool) -> Result<()> {
+    let Some(uplink) = &spec.uplink else { return Ok(()) };
+    let Some(device) = ip::device(uplink)? else { return Ok(()) };
+    if spec.switch == Switch::Bridge {
+        match &device.master {
+            Some(master) if *master == spec.bridge => ip(["link", "set", "dev", uplink, "nomaster"]).map(drop)?,
+            // Killed between this and what follows, or somebody else's by now.
+            Some(_) => return Ok(()),
+            None => {}
+        }
+    }
+    match NetDevice::find(uplink).or_failed(|| format!("cannot look at `{uplink}`"))? {
+        Some(device) if was_down => {
+            device.set_down().map_err(|error| explain(format!("cannot take down `{uplink}`"), error))
         }
         _ => Ok(()),
     }

@@ -40,7 +40,8 @@ fn a_network_comes_up_and_goes_down() {
     assert_eq!((begun.state, &begun.made, begun.server), (NetworkState::ComingUp, &Made::default(), None));
     assert_eq!(store.network(&main).unwrap().as_ref(), Some(&begun));
 
-    let made = Made { bridge: true, device: true, uplink: true, zone: Some("virshle".to_owned()) };
+    let made =
+        Made { bridge: true, device: true, uplink: true, uplink_was_down: true, zone: Some("virshle".to_owned()) };
     let up = store
         .update_network(&main, |record| {
             record.state = NetworkState::Up;

@@ -82,7 +82,7 @@ pub(in crate::vm) fn finish(work: &mut Work<'_>, name: &Name) -> Result<()> {
     step("down", "firewall", || rewrite(work))?;
     step("down", "forwarding", || forwarding::switch_off(&mut work.store, spec))?;
     if record.made.uplink {
-        step("down", "uplink", || keep::leave_uplink(spec))?;
+        step("down", "uplink", || keep::leave_uplink(spec, record.made.uplink_was_down))?;
     }
     if record.made.bridge || record.made.device {
         step("down", "addresses", || keep::take_addresses(spec))?;

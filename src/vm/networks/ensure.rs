@@ -8,15 +8,14 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::network::{firewall, keep};
 use crate::spec::{Forward, Name, Nic, VmSpec};
-use crate::store::{NetworkRecord, NetworkState};
+use crate::store::{NetworkRecord, NetworkState, Store};
 use crate::vm::Site;
 
 /// Before a VM's ports are made: the networks that Virshle keeps are up, its forwards are free, and
 /// the firewall knows its NICs. Does nothing for a VM that has none of these.
 pub fn ensure(site: &Site, spec: &VmSpec) -> Result<()> {
     let networks = kept(spec);
-    let forwards: Vec<Forward> = spec.nics.iter().flat_map(|nic| nic.forwards.clone()).collect();
-    if networks.is_empty() && forwards.is_empty() {
+    if networks.is_empty() && forwards(spec).next().is_none() {
         return Ok(());
     }
     let config = site.config()?;
@@ -25,9 +24,12 @@ pub fn ensure(site: &Site, spec: &VmSpec) -> Result<()> {
     for name in &networks {
         bring_up(&mut work, &config, name)?;
     }
-    check_clashes(&work, spec)?;
-    firewall::check_free(&forwards)?;
+    check_forwards(site, &work.store, spec)?;
     if networks.is_empty() { Ok(()) } else { rewrite(&work) }
+}
+
+fn forwards(spec: &VmSpec) -> impl Iterator<Item = &Forward> {
+    spec.nics.iter().flat_map(|nic| &nic.forwards)
 }
 
 /// Whether the firewall has something of the VM.
@@ -68,23 +70,21 @@ pub(super) fn is_well(record: &NetworkRecord) -> Result<bool> {
     Ok(record.state == NetworkState::Up && served && keep::is_there(&record.spec)?)
 }
 
-/// Two VMs that run cannot have the same port of the host.
-fn check_clashes(work: &Work<'_>, spec: &VmSpec) -> Result<()> {
-    let ours = || spec.nics.iter().flat_map(|nic| &nic.forwards);
-    if ours().next().is_none() {
+/// Refuses a VM whose forwards another that runs has, or that somebody listens at.
+pub(in crate::vm) fn check_forwards(site: &Site, store: &Store, spec: &VmSpec) -> Result<()> {
+    if forwards(spec).next().is_none() {
         return Ok(());
     }
-    for other in live(work.site, &work.store)?.into_iter().map(|record| record.spec) {
-        let theirs = other.nics.iter().filter(|_| other.uuid != spec.uuid).flat_map(|nic| &nic.forwards);
-        for forward in theirs {
-            if let Some(clash) = ours().find(|ours| ours.clashes(forward)) {
+    for other in live(site, store)?.into_iter().map(|record| record.spec).filter(|other| other.uuid != spec.uuid) {
+        for forward in forwards(&other) {
+            if let Some(clash) = forwards(spec).find(|ours| ours.clashes(forward)) {
                 return Err(Error::refused(format!("the forward `{clash}` cannot be made"))
                     .source(Error::failed(format!("`{}` has `{forward}`, and runs", other.name)))
                     .hint(format!("stop it with `v vm stop {}`, or give one of them another port", other.name)));
             }
         }
     }
-    Ok(())
+    firewall::check_free(&forwards(spec).cloned().collect::<Vec<_>>())
 }
 
 /// While a VM runs: makes again what somebody took away of the NIC's network. `false`: nothing is

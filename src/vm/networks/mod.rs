@@ -29,6 +29,7 @@ mod work;
 pub use around::{Around, Lease, around};
 pub use as_unit::up_as_unit;
 pub use down::{Fallen, down};
+pub(super) use ensure::check_forwards;
 pub use ensure::{ensure, restore};
 pub use firewall::{settle, settle_after};
 pub use hosts::publish;

@@ -156,20 +156,27 @@ fn make(work: &mut Work<'_>, record: &NetworkRecord, server: &Server) -> Result<
     step("up", "addresses", || keep::give_addresses(spec))?;
     if spec.uplink.is_some() {
         step("up", "uplink", || {
+            let was_down = keep::uplink_is_down(spec)?;
             work.store.update_network(name, |record| {
-                record.made.uplink = true;
+                // Again, after a kill, it would be what this made of it.
+                if !std::mem::replace(&mut record.made.uplink, true) {
+                    record.made.uplink_was_down = was_down;
+                }
                 Ok(())
             })?;
             keep::join_uplink(spec)
         })?;
     }
     step("up", "forwarding", || forwarding::switch_on(&mut work.store, spec))?;
+    let mut mended = !was_there;
     if has_rules(spec) {
-        step("up", "firewall", || rewrite(work))?;
+        mended |= step("up", "firewall", || {
+            let were_there = firewall::is_there(&work.site.firewall_table())?;
+            rewrite(work).map(|()| !were_there)
+        })?;
     }
-    let mut served = false;
     if spec.host.is_some() {
-        served = step("up", "server", || server::run(work, name, server))?;
+        mended |= step("up", "server", || server::run(work, name, server))?;
         step("up", "zone", || {
             let zone = firewall::admit(spec)?;
             work.store.update_network(name, |record| {
@@ -192,7 +199,7 @@ fn make(work: &mut Work<'_>, record: &NetworkRecord, server: &Server) -> Result<
             Ok(())
         })
     })?;
-    Ok((!was_there || served, notes))
+    Ok((mended, notes))
 }
 
 /// Makes again what is missing of the networks that are recorded, and finishes what was cut short.
