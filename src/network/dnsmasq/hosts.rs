@@ -206,9 +206,14 @@ mod tests {
     #[test]
     fn a_signal_that_was_not_sent_is_sent_by_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        // Any program that SIGHUP ends.
-        let stand_in = Spawn::new("/bin/sleep").args(["60"]).start().unwrap();
+        // Any program that SIGHUP ends, also where these tests were started to outlive a terminal.
+        let stand_in = Spawn::new("/usr/bin/env").args(["--default-signal=HUP", "sleep", "60"]).start().unwrap();
         let server = stand_in.handle();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while fs::read_to_string(format!("/proc/{}/comm", server.pid)).unwrap() != "sleep\n" {
+            assert!(Instant::now() < deadline);
+            crate::host::pause(Duration::from_millis(5));
+        }
         let web = [host("web", 5)];
         publish(&spec(false), dir.path(), &web, Some(server)).unwrap();
         assert_eq!(stand_in.try_wait().unwrap(), None, "nothing was served before");
