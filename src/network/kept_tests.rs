@@ -6,28 +6,11 @@ use super::ovs::Ovs;
 use super::tests::{row, with_switch_beside};
 use crate::error::Kind;
 use crate::host::{NetDevice, Program};
-use crate::spec::{Datapath, HostSide, NetworkSpec, Switch};
+use crate::spec::{Datapath, NetworkSpec, Switch};
 
 pub(super) fn network(name: &str, vlan: Option<u16>) -> NetworkSpec {
-    NetworkSpec {
-        name: name.parse().unwrap(),
-        switch: Switch::Ovs,
-        bridge: "vsbr0".into(),
-        datapath: Some(Datapath::Netdev),
-        vlan,
-        mtu: None,
-        uplink: None,
-        host: Some(HostSide {
-            address: "10.44.0.1/24".parse().unwrap(),
-            address6: None,
-            dhcp: true,
-            pool: None,
-            nat: true,
-            isolated: false,
-            domain: "lan".into(),
-            upstream: Vec::new(),
-        }),
-    }
+    let spec = NetworkSpec::sample(name).with_host(|side| side.address6 = None);
+    NetworkSpec { switch: Switch::Ovs, bridge: "vsbr0".into(), datapath: Some(Datapath::Netdev), vlan, ..spec }
 }
 
 fn ip(args: &[&str]) {

@@ -27,6 +27,38 @@ pub struct NetworkSpec {
 }
 
 impl NetworkSpec {
+    /// A network on a Linux bridge that a test changes to its liking: 10.44.0.0/24, served.
+    #[cfg(test)]
+    pub(crate) fn sample(name: &str) -> Self {
+        let host = HostSide {
+            address: "10.44.0.1/24".parse().unwrap(),
+            address6: Some("fd00:1:2:3::1/64".parse().unwrap()),
+            dhcp: true,
+            pool: Some(("10.44.0.192".parse().unwrap(), "10.44.0.254".parse().unwrap())),
+            nat: true,
+            isolated: false,
+            domain: "vm".to_owned(),
+            upstream: Vec::new(),
+        };
+        Self {
+            name: name.parse().unwrap(),
+            switch: Switch::Bridge,
+            bridge: "vbr0".to_owned(),
+            datapath: None,
+            vlan: None,
+            mtu: None,
+            uplink: None,
+            host: Some(host),
+        }
+    }
+
+    /// The same with another side of the host's.
+    #[cfg(test)]
+    pub(crate) fn with_host(mut self, change: impl FnOnce(&mut HostSide)) -> Self {
+        change(self.host.as_mut().unwrap());
+        self
+    }
+
     /// The host's own interface on the network.
     pub fn device(&self) -> String {
         match self.vlan {

@@ -355,7 +355,7 @@ fn a_vhost_port_lives_with_its_vm(stage: &Stage) -> Outcome {
     ovs.add_bridge("vsbr0").expect("a bridge");
     let vsctl = |args: &[&str]| ovs.vsctl(args).expect("ovs-vsctl").trim().trim_matches('"').to_owned();
     let net = format!(
-        "{}[[template.vm.net]]\nname = \"main\"\n[template.vm.net.type.vhost]\n[[network]]\nname = \"main\"\nsubnet = \"10.44.0.0/24\"\n",
+        "{}[[template.vm.net]]\nname = \"main\"\n[template.vm.net.type.vhost]\n[[network]]\nname = \"main\"\nsubnet = \"10.44.0.0/24\"\ncreate = false\n",
         super::template("vhost", &kernel)
     );
     stage.config(&net);

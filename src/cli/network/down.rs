@@ -1,7 +1,6 @@
 use clap::Args;
 
 use super::select::Many;
-use crate::cli::for_each;
 use crate::cli::ui::Ui;
 use crate::error::Result;
 use crate::vm::Site;
@@ -18,15 +17,8 @@ pub(crate) struct Down {
 
 impl Down {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        // What is up goes down whatever has become of the config.
-        let config = site.config();
-        let views = self.networks.find(site, config.as_ref().ok(), |view| view.record.is_some())?;
-        if views.is_empty() {
-            ui.say("no network is up");
-        }
-        for_each(views, ui, |view| {
-            let name = &view.name;
-            ui.say(match networks::down(site, config.as_ref().ok(), name)? {
+        self.networks.each_that_is_up(site, ui, |config, name| {
+            ui.say(match networks::down(site, config, name)? {
                 Fallen::Down => format!("network `{name}` is down"),
                 Fallen::Already => format!("network `{name}` is down already"),
             });

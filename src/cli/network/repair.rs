@@ -1,7 +1,6 @@
 use clap::Args;
 
 use super::select::Many;
-use crate::cli::for_each;
 use crate::cli::ui::Ui;
 use crate::error::Result;
 use crate::vm::Site;
@@ -19,15 +18,10 @@ pub(crate) struct Repair {
 
 impl Repair {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
-        let config = site.config();
-        let views = self.networks.find(site, config.as_ref().ok(), |view| view.record.is_some())?;
-        if views.is_empty() {
-            ui.say("no network is up");
-        }
-        for_each(views, ui, |view| {
-            let repaired = networks::repair(site, config.as_ref().ok(), &view.name)?;
+        self.networks.each_that_is_up(site, ui, |config, name| {
+            let repaired = networks::repair(site, config, name)?;
             let word = if repaired.already { "is as it should be" } else { "is mended" };
-            ui.say(format!("network `{}` {word}", view.name));
+            ui.say(format!("network `{name}` {word}"));
             repaired.notes.iter().for_each(|note| ui.say(format!("note: {note}")));
             Ok(())
         })

@@ -1,6 +1,7 @@
 use clap::Args;
 
-use crate::cli::complete;
+use crate::cli::ui::Ui;
+use crate::cli::{complete, for_each};
 use crate::config::Config;
 use crate::error::{Error, Result, nearest};
 use crate::spec::Name;
@@ -21,6 +22,21 @@ pub(super) struct Many {
 }
 
 impl Many {
+    /// Does `act` to each that is up. What is up is recorded: a config that cannot be read is no obstacle.
+    pub(super) fn each_that_is_up(
+        &self,
+        site: &Site,
+        ui: &Ui,
+        mut act: impl FnMut(Option<&Config>, &Name) -> Result<()>,
+    ) -> Result<()> {
+        let config = site.config();
+        let views = self.find(site, config.as_ref().ok(), |view| view.record.is_some())?;
+        if views.is_empty() {
+            ui.say("no network is up");
+        }
+        for_each(views, ui, |view| act(config.as_ref().ok(), &view.name))
+    }
+
     /// The networks that were named, each once, in that order; with `--all`, those that are `meant`.
     pub(super) fn find(
         &self,

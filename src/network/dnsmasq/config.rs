@@ -119,28 +119,9 @@ pub(in crate::network) fn reverse_zone6(subnet: Ipv6Net) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Switch;
 
     fn spec() -> NetworkSpec {
-        NetworkSpec {
-            name: "main".parse().unwrap(),
-            switch: Switch::Bridge,
-            bridge: "vbr0".to_owned(),
-            datapath: None,
-            vlan: None,
-            mtu: None,
-            uplink: None,
-            host: Some(HostSide {
-                address: "10.44.0.1/24".parse().unwrap(),
-                address6: Some("fd00:1:2:3::1/64".parse().unwrap()),
-                dhcp: true,
-                pool: Some(("10.44.0.192".parse().unwrap(), "10.44.0.254".parse().unwrap())),
-                nat: true,
-                isolated: false,
-                domain: "vm".to_owned(),
-                upstream: Vec::new(),
-            }),
-        }
+        NetworkSpec::sample("main")
     }
 
     fn text_of(change: impl FnOnce(&mut NetworkSpec, &mut HostSide)) -> String {

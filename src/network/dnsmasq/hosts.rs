@@ -119,28 +119,13 @@ mod tests {
 
     use super::*;
     use crate::host::{ExitStatus, Spawn};
-    use crate::spec::{Mac, Switch};
+    use crate::spec::Mac;
 
     fn spec(dhcp: bool) -> NetworkSpec {
-        NetworkSpec {
-            name: "main".parse().unwrap(),
-            switch: Switch::Bridge,
-            bridge: "vbr0".to_owned(),
-            datapath: None,
-            vlan: None,
-            mtu: None,
-            uplink: None,
-            host: Some(HostSide {
-                address: "10.44.0.1/24".parse().unwrap(),
-                address6: Some("fd00::1/64".parse().unwrap()),
-                dhcp,
-                pool: None,
-                nat: true,
-                isolated: false,
-                domain: "vm".to_owned(),
-                upstream: Vec::new(),
-            }),
-        }
+        NetworkSpec::sample("main").with_host(|side| {
+            side.address6 = Some("fd00::1/64".parse().unwrap());
+            side.dhcp = dhcp;
+        })
     }
 
     fn host(name: &str, number: u8) -> Host {

@@ -13,7 +13,7 @@ use super::guest::{Guest, LIMIT, dns, ip};
 use super::*;
 use crate::error::Kind;
 use crate::host::{Handle, find_program};
-use crate::spec::{HostSide, Mac, NetworkSpec, Switch};
+use crate::spec::{HostSide, Mac, NetworkSpec};
 
 const A: u16 = 1;
 const PTR: u16 = 12;
@@ -22,25 +22,11 @@ const NXDOMAIN: u8 = 3;
 const REFUSED: u8 = 5;
 
 fn spec() -> NetworkSpec {
-    NetworkSpec {
-        name: "main".parse().unwrap(),
-        switch: Switch::Bridge,
-        bridge: "vbr0".to_owned(),
-        datapath: None,
-        vlan: None,
-        mtu: Some(1400),
-        uplink: None,
-        host: Some(HostSide {
-            address: "10.44.0.1/24".parse().unwrap(),
-            address6: Some("fd00:44::1/64".parse().unwrap()),
-            dhcp: true,
-            pool: Some(("10.44.0.192".parse().unwrap(), "10.44.0.254".parse().unwrap())),
-            nat: true,
-            isolated: false,
-            domain: "vm".to_owned(),
-            upstream: vec!["192.0.2.53".parse().unwrap()],
-        }),
-    }
+    let spec = NetworkSpec::sample("main").with_host(|side| {
+        side.address6 = Some("fd00:44::1/64".parse().unwrap());
+        side.upstream = vec!["192.0.2.53".parse().unwrap()];
+    });
+    NetworkSpec { mtu: Some(1400), ..spec }
 }
 
 fn side(spec: &mut NetworkSpec) -> &mut HostSide {

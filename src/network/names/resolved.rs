@@ -77,19 +77,11 @@ fn commands(device: &str, host: &HostSide) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::NetworkSpec;
 
     #[test]
     fn what_it_is_told() {
-        let host = HostSide {
-            address: "10.44.0.1/24".parse().unwrap(),
-            address6: Some("fd00:1:2:3::1/64".parse().unwrap()),
-            dhcp: true,
-            pool: None,
-            nat: true,
-            isolated: false,
-            domain: "vm".to_owned(),
-            upstream: Vec::new(),
-        };
+        let host = NetworkSpec::sample("main").host.unwrap();
         let lines: Vec<String> = commands("vbr0", &host).iter().map(|args| args.join(" ")).collect();
         assert_eq!(
             lines,

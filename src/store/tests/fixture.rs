@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::host::{Handle, Timestamp};
-use crate::spec::{Boot, Disk, HostSide, Link, Name, NetworkSpec, Nic, Size, State, Subnet, Switch, VmSpec};
+use crate::spec::{Boot, Disk, Link, Name, NetworkSpec, Nic, Size, State, Subnet, VmSpec};
 use crate::store::{Draft, Record, Reserved, Store, Wanted};
 
 pub(in crate::store) const OWNER: Handle = Handle { pid: 4711, start_time: 42 };
@@ -36,26 +36,8 @@ pub(in crate::store) fn subnet(network: &str, net: &str) -> Subnet {
 
 /// A network on a bridge of its name that serves 10.44.0.0/24.
 pub(in crate::store) fn network(given: &str) -> NetworkSpec {
-    let host = HostSide {
-        address: "10.44.0.1/24".parse().unwrap(),
-        address6: None,
-        dhcp: true,
-        pool: Some(("10.44.0.192".parse().unwrap(), "10.44.0.254".parse().unwrap())),
-        nat: true,
-        isolated: false,
-        domain: "vm".to_owned(),
-        upstream: Vec::new(),
-    };
-    NetworkSpec {
-        name: name(given),
-        switch: Switch::Bridge,
-        bridge: given.to_owned(),
-        datapath: None,
-        vlan: None,
-        mtu: None,
-        uplink: None,
-        host: Some(host),
-    }
+    let spec = NetworkSpec::sample(given).with_host(|side| side.address6 = None);
+    NetworkSpec { bridge: given.to_owned(), ..spec }
 }
 
 pub(in crate::store) fn draft(given: Option<&str>, subnets: &[Subnet]) -> Draft {
