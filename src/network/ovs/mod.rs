@@ -324,7 +324,7 @@ impl Ovs {
         // second port of one name, so two who try at once cannot both succeed.
         match self.insert(wanted) {
             Ok(()) => {}
-            Err(Failure::Timeout) => return Err(self.withdraw("del-port", port, self.not_acted_on("port", port))),
+            Err(Failure::Timeout) => return Err(self.withdraw_port(wanted, self.not_acted_on("port", port))),
             Err(failure) => {
                 let Some(owner) = self.port_owner(port)? else {
                     if self.bridge(bridge)?.is_none() {
@@ -355,7 +355,7 @@ impl Ovs {
             Some(hint) => error.hint(hint),
             None => error,
         };
-        Err(self.withdraw("del-port", port, error))
+        Err(self.withdraw_port(wanted, error))
     }
 
     fn insert(&self, wanted: &Wanted<'_>) -> Result<(), Failure> {
@@ -398,7 +398,7 @@ impl Ovs {
     fn replace(&self, wanted: &Wanted<'_>) -> Result<()> {
         self.del_port(None, wanted.port)?;
         self.insert(wanted).map_err(|failure| match failure {
-            Failure::Timeout => self.withdraw("del-port", wanted.port, self.not_acted_on("port", wanted.port)),
+            Failure::Timeout => self.withdraw_port(wanted, self.not_acted_on("port", wanted.port)),
             failure => self.error(failure).context(format!("cannot replace the port `{}`", wanted.port)),
         })
     }
@@ -406,6 +406,15 @@ impl Ovs {
     /// What a new bridge for taps gets.
     pub(super) fn tap_datapath(&self) -> Datapath {
         if self.can_system_datapath() { Datapath::System } else { Datapath::Netdev }
+    }
+
+    /// The same for a port, unless the name is somebody else's by now.
+    fn withdraw_port(&self, wanted: &Wanted<'_>, error: Error) -> Error {
+        match self.port_owner(wanted.port) {
+            Ok(Some(owner)) if owner.vm == Some(wanted.tag.vm) => self.withdraw("del-port", wanted.port, error),
+            Ok(Some(owner)) => self.taken(&owner),
+            _ => error,
+        }
     }
 
     /// Takes what did not come up out of the database again, and says so.
