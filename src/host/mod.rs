@@ -62,7 +62,7 @@ pub use program::{Output, Program, ProgramError, find_program};
 pub use progress::{Progress, Quiet};
 pub use reader::closed_within;
 pub use small_file::read_small;
-pub use sockets::bound_sockets;
+pub use sockets::{Claim, bound_sockets};
 pub use tap::{TapError, open_tap};
 pub use units::{Activity, NETWORK_UNIT, ServiceManager, Unit};
 pub use unix_sockets::{Server, server_state};

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::ovs::Ovs;
 use super::{Driver, Port};
 use crate::error::{Error, OrFailed, Result};
+use crate::host::Claim;
 use crate::spec::{Forward, Link, Name, Protocol};
 
 #[derive(Debug)]
@@ -44,14 +45,37 @@ impl Driver for User {
     }
 }
 
+/// How many ports of the kernel's are tried.
+const TRIES: usize = 16;
+
+/// A port that is free. Other starts of VMs leave it alone as long as the value is kept: until whoever
+/// it is for listens there.
+#[derive(Debug)]
+pub struct FreePort {
+    pub address: SocketAddrV4,
+    _claim: Claim,
+}
+
 /// The preferred address if a server can listen there, else one with a port that the kernel gives.
-/// It is free now; who uses it must still expect that another was quicker.
-pub fn free_port(preferred: SocketAddrV4) -> Result<SocketAddrV4> {
-    let listen = |address: SocketAddrV4| TcpListener::bind(address)?.local_addr();
-    let any = SocketAddrV4::new(*preferred.ip(), 0);
-    let found =
-        listen(preferred).or_else(|_| listen(any)).or_failed(|| format!("no free TCP port on `{}`", preferred.ip()))?;
-    Ok(SocketAddrV4::new(*preferred.ip(), found.port()))
+/// Who uses it must still expect that a stranger was quicker.
+pub fn free_port(preferred: SocketAddrV4) -> Result<FreePort> {
+    let ip = *preferred.ip();
+    let free = |address: SocketAddrV4| -> io::Result<Option<FreePort>> {
+        // Held until the claim is there, so that the kernel gives it to nobody else.
+        let listener = TcpListener::bind(address)?;
+        let address = SocketAddrV4::new(ip, listener.local_addr()?.port());
+        let claim = Claim::take(&format!("virshle/port/{address}"))?;
+        Ok(claim.map(|claim| FreePort { address, _claim: claim }))
+    };
+    if let Ok(Some(found)) = free(preferred) {
+        return Ok(found);
+    }
+    for _ in 0..TRIES {
+        if let Some(found) = free(SocketAddrV4::new(ip, 0)).or_failed(|| format!("no free TCP port on `{ip}`"))? {
+            return Ok(found);
+        }
+    }
+    Err(Error::failed(format!("every free TCP port on `{ip}` is about to be used")))
 }
 
 /// Refuses ports of this host that nobody could listen on. They may still be taken a moment later.
@@ -131,11 +155,14 @@ mod tests {
     #[test]
     fn the_preferred_port_or_another_one() {
         let free = free_port(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
-        assert_ne!(free.port(), 0);
-        assert_eq!(free_port(free).unwrap(), free, "a free port is kept");
-        let listener = TcpListener::bind(free).unwrap();
-        let other = free_port(free).unwrap();
-        assert_ne!(other.port(), free.port(), "a port in use is not given");
+        let address = free.address;
+        assert_ne!(address.port(), 0);
+        assert_ne!(free_port(address).unwrap().address, address, "one that another start has is not given");
+        drop(free);
+        assert_eq!(free_port(address).unwrap().address, address, "a free port is kept");
+        let listener = TcpListener::bind(address).unwrap();
+        let other = free_port(address).unwrap().address;
+        assert_ne!(other.port(), address.port(), "a port in use is not given");
         TcpListener::bind(other).unwrap();
         drop(listener);
     }

@@ -96,10 +96,12 @@ pub(super) async fn boot(
     let runner = vm::runner_of(site, config, spec)?;
     prepare(site, spec, program, runner.as_ref())?;
     check_forwards(spec, runner.as_ref())?;
-    let ssh = match spec.has_user_network() {
+    // Claimed until the guest runs: by then it is in use.
+    let claimed = match spec.has_user_network() {
         true => Some(network::free_port(vm::preferred_ssh(spec))?),
         false => None,
     };
+    let ssh = claimed.as_ref().map(|port| port.address);
     steps.step("networks", || vm::networks::ensure(site, spec))?;
     let taps = steps.step("ports", || ports.prepare())?;
     let vsock = vm::line(spec);
@@ -144,5 +146,6 @@ pub(super) async fn boot(
     };
     // Some hypervisors block until their vhost-user sockets are connected: both go on together.
     let ((machine, console), ()) = tokio::try_join!(start, ports.connect(&run, deadline, steps))?;
+    drop(claimed);
     Ok(Booted { machine, console, helpers, ssh })
 }

@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const KILLED: Duration = Duration::from_secs(10);
 
 /// What a supervisor has open, with a terminal attached.
-const DESCRIPTORS: usize = 28;
+const DESCRIPTORS: usize = 30;
 
 /// Owns the VM until it ends. `ready` gets one line: `null` once it is watched, or why not. `actor`
 /// is whose wish it is that the VM runs: its start is noted as theirs, what the supervisor does
