@@ -13,6 +13,16 @@
 //! On a bridge of Open vSwitch that Virshle keeps ([`Ovs::make_network`]) a port has a guard
 //! ([`Ovs::guard`]), which is in the switch before the port is. `restore` puts back a guard too.
 //!
+//! Beside the drivers stands what this host is on a network that Virshle keeps; `vm::networks` puts it
+//! in order, from what is recorded:
+//!
+//! ```text
+//! keep       the bridge, the host's addresses on it, its uplink, settings of the kernel
+//! firewall   NAT, forwards, who reaches whom; guards of ports on Linux bridges
+//! dnsmasq    addresses and names for the guests of one network
+//! names      the same names for this host
+//! ```
+//!
 //! Ports are named `v<number>n<index>` and carry their VM in `external_ids`, so that one left
 //! behind is found. Every call is idempotent: `prepare` takes over a port of the same VM that an
 //! earlier life left, and refuses one that is somebody else's; `connect` leaves a working port of
