@@ -57,7 +57,8 @@ pub fn check_program() -> Result<()> {
 }
 
 fn missing() -> Error {
-    Error::failed("`ip` is not installed").hint("install the package iproute2")
+    Error::failed("`ip` is not installed")
+        .hint("install the package iproute2; if it is there, see that /usr/sbin is in PATH (`su -`, not `su`)")
 }
 
 /// `None`: there is no such device.

@@ -97,7 +97,9 @@ fn check_programs(network: &Network) -> Result<()> {
         if needed && find_program(program).is_none() {
             return Err(Error::failed(format!("cannot bring up network `{}`", network.name))
                 .source(Error::failed(format!("`{program}` is not installed")))
-                .hint(format!("install the package {package}")));
+                .hint(format!(
+                    "install the package {package}; if it is there, see that /usr/sbin is in PATH (`su -`, not `su`)"
+                )));
         }
     }
     Ok(())
