@@ -21,13 +21,15 @@ class Bare:
         self.program, self.socket = program, self.dir / "api.sock"
         serial = self.dir / "serial.sock"
         config["serial"]["socket"] = str(serial)
+        line = self.dir / "vsock.sock"
+        config["vsock"]["socket"] = str(line)
         # What it makes lies here, and not in the folder of the VM that the config was made for.
         for rule in config.get("landlock_rules", []):
             rule["path"] = str(self.dir)
         self.body = json.dumps(config)
         self.file = self.dir / "vm.json"
         self.file.write_text(self.body)
-        self.sockets = [self.socket, serial]
+        self.sockets = [self.socket, serial, line]
         self.process = None
         stage.callback(self.end)
 
