@@ -138,7 +138,7 @@ fn honest(flows: &mut Flows, number: u16, nic: &Nic, guard: &Guard, pass: &str) 
     match nic.address.as_ref().filter(|address| address.ip6.is_some() || address.domain.is_some()) {
         None => flows.add(FROM, 40, format_args!("ipv6,{own}"), pass),
         Some(address) => {
-            let addresses = address.ip6.map(|ip6| ip6.addr()).into_iter().chain([link_local(nic)]);
+            let addresses = address.ip6.map(|ip6| ip6.addr()).into_iter().chain([nic.mac.link_local()]);
             let addresses: Vec<Ipv6Addr> = addresses.collect();
             flows.add(FROM, 44, format_args!("icmp6,{port},icmp_type=136"), "drop");
             for target in &addresses {
@@ -292,15 +292,6 @@ fn masks(range: PortRange) -> Vec<String> {
         first += size;
     }
     all
-}
-
-/// The address that every guest makes up from its MAC.
-fn link_local(nic: &Nic) -> Ipv6Addr {
-    let mac = nic.mac.to_string();
-    let mut bytes = mac.split(':').map(|byte| u16::from_str_radix(byte, 16).unwrap_or_default());
-    let mut next = || bytes.next().unwrap_or_default();
-    let [a, b, c, d, e, f] = [next(), next(), next(), next(), next(), next()];
-    Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
 }
 
 #[derive(Debug)]
