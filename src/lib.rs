@@ -28,8 +28,9 @@
 //! | `store`      | spec, host                                                     |
 //! | `vm`         | spec, host, config, template, image, disk, network, hypervisor, store |
 //! | `supervisor` | spec, host, config, network, hypervisor, store, vm             |
+//! | `plan`       | spec, host, config, template, hypervisor, store, vm            |
 //! | `relay`      | spec, host, vm                                                 |
-//! | `cli`        | spec, host, config, template, image, network, hypervisor, store, vm, supervisor, relay |
+//! | `cli`        | spec, host, config, template, image, network, hypervisor, store, vm, plan, supervisor, relay |
 //!
 //! Only `store` has SQL, only `host` starts processes or reads the clock, only `cli` prints.
 
@@ -46,5 +47,6 @@ pub mod hypervisor;
 pub mod store;
 pub mod vm;
 pub mod supervisor;
+pub mod plan;
 pub mod relay;
 pub mod cli;

@@ -75,6 +75,7 @@ impl Draft {
             networks: bare(self.networks),
             images: bare(self.images),
             templates: bare(self.templates),
+            vms: Vec::new(),
         }
     }
 }

@@ -11,11 +11,12 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::declared::DeclaredVm;
 use super::limits::{MAX_DISKS, MAX_NICS, MAX_SECONDS, MAX_VCPU};
 use super::link::LinkEntry;
 use super::policy::LimitsEntry;
 use super::subnet6::Subnet6;
-use crate::spec::{Forward, Mac, Name, Rate, Restart, Rule, Size, Switch};
+use crate::spec::{Forward, Labels, Mac, Name, Rate, Restart, Rule, Size, Switch};
 
 /// All files merged and checked: every reference leads somewhere and every path is absolute.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -24,6 +25,7 @@ pub struct Config {
     pub networks: Vec<Network>,
     pub images: Vec<ImageEntry>,
     pub templates: Vec<Template>,
+    pub vms: Vec<DeclaredVm>,
 }
 
 impl Config {
@@ -258,6 +260,11 @@ pub struct Template {
     pub vcpu: u32,
     /// How much memory, in whole MiB.
     pub vram: Size,
+    /// How many processors it can come to while it runs; no more than `vcpu` when not given.
+    #[schemars(range(min = 1, max = MAX_VCPU))]
+    pub vcpu_max: Option<u32>,
+    /// How much memory it can come to while it runs, a multiple of 128 MiB more than `vram`; no more than that when not given.
+    pub vram_max: Option<Size>,
     /// The hypervisor, if not the node's.
     pub hypervisor: Option<HypervisorSetting>,
     /// A kernel that is booted directly, instead of the firmware.
@@ -288,6 +295,12 @@ pub struct Template {
     /// Seconds that the guest gets to shut down; 60 when not given.
     #[schemars(range(min = 1, max = MAX_SECONDS))]
     pub stop_timeout: Option<u32>,
+    /// Whether it cannot be deleted.
+    #[serde(default)]
+    pub protect: bool,
+    /// What people note about it, like `role = "db"`.
+    #[serde(default)]
+    pub labels: Labels,
     /// The disks, in the order the guest sees them.
     #[serde(default, rename = "disk")]
     #[schemars(length(max = MAX_DISKS))]

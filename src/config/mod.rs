@@ -10,6 +10,7 @@
 //!
 //! [`schema`](json_schema) says the same grammar to editors, from the same types.
 
+mod declared;
 mod decode;
 mod draft;
 mod file;
@@ -24,6 +25,7 @@ mod schema;
 mod source;
 mod subnet6;
 
+pub use declared::{DeclaredVm, Running};
 pub use file::{
     Accelerator, CloudHypervisorEntry, Config, DatapathSetting, DiskEntry, HypervisorSetting, ImageEntry, NetEntry,
     Network, NetworkKind, NodeEntry, QemuEntry, Template,

@@ -76,6 +76,7 @@ impl Template {
             autostart: self.autostart.then_some(autostart),
             limits: Limits { millicpus: self.limits.cpus.map(|cpus| cpus.0), memory: self.limits.memory },
             stop_timeout: self.stop_timeout.unwrap_or(Policy::STOP_TIMEOUT),
+            protect: self.protect,
         }
     }
 }

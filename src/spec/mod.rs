@@ -4,11 +4,13 @@
 //! It stands below `vm/` and `template/` because disks, networks and hypervisors read a spec too,
 //! and none of them may know a VM's life. Nothing here does I/O.
 
+mod declared;
 mod exit;
 mod forward;
 mod guard;
 mod helper;
 mod history;
+mod labels;
 mod mac;
 mod name;
 mod network;
@@ -19,11 +21,13 @@ mod size;
 mod state;
 mod vm;
 
+pub use declared::{Declared, OnRemove};
 pub use exit::{Exit, Intent};
 pub use forward::{Forward, ForwardError, Protocol};
 pub use guard::{Direction, Guard, PortRange, Rate, RateError, Rule, RuleError, RuleProtocol};
 pub use helper::Serves;
 pub use history::{Actor, Entry, Happening};
+pub use labels::{Label, LabelError, Labels};
 pub use mac::Mac;
 pub use name::{Name, NameError};
 pub use network::{Address, Datapath, HostSide, NetworkSpec, Subnet, ip6_of};

@@ -17,6 +17,13 @@ pub struct Policy {
     pub limits: Limits,
     /// Seconds that the guest gets to shut down.
     pub stop_timeout: u32,
+    /// It cannot be deleted as long as this is set.
+    #[serde(skip_serializing_if = "is_false")]
+    pub protect: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Default for Policy {
@@ -27,6 +34,7 @@ impl Default for Policy {
             autostart: None,
             limits: Limits::default(),
             stop_timeout: Self::STOP_TIMEOUT,
+            protect: false,
         }
     }
 }

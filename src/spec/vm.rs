@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Address, Forward, Guard, Mac, Name, Policy, Size};
+use super::{Address, Forward, Guard, Labels, Mac, Name, Policy, Size};
 
 /// The form of [`VmSpec`] that this program writes; an older one is converted when it is read.
-pub const SPEC_VERSION: u32 = 3;
+pub const SPEC_VERSION: u32 = 4;
 
 /// Everything decided about one VM. Stored as JSON; what the hypervisor says is an observation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,12 @@ pub struct VmSpec {
     pub accel: Accel,
     pub vcpu: u32,
     pub vram: Size,
+    /// How many vCPUs it can come to while it runs; no more than `vcpu` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpu_max: Option<u32>,
+    /// How much memory it can come to while it runs; no more than `vram` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vram_max: Option<Size>,
     pub boot: Boot,
     pub disks: Vec<Disk>,
     pub nics: Vec<Nic>,
@@ -33,6 +39,8 @@ pub struct VmSpec {
     pub login: Option<String>,
     #[serde(default)]
     pub policy: Policy,
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// The guest's number on its line to this host that needs no network (`AF_VSOCK`); a VM made
     /// before there was one has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,12 +76,15 @@ impl VmSpec {
             accel: Accel::Kvm,
             vcpu: 1,
             vram: Size::mib(64),
+            vcpu_max: None,
+            vram_max: None,
             boot: Boot::Kernel { kernel: "/kernel".into(), initramfs: None, cmdline: String::new() },
             disks: Vec::new(),
             nics: Vec::new(),
             seed: false,
             login: None,
             policy: Policy::default(),
+            labels: Labels::default(),
             vsock: None,
         }
     }

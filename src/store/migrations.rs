@@ -12,6 +12,7 @@ const STEPS: &[M<'_>] = &[
     M::up(include_str!("migrations/0001_vm.sql")),
     M::up(include_str!("migrations/0002_history.sql")),
     M::up(include_str!("migrations/0003_network.sql")),
+    M::up(include_str!("migrations/0004_declared.sql")),
 ];
 
 /// The schema this program reads and writes.

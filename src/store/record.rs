@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Handle, Timestamp};
-use crate::spec::{Event, Exit, Intent, PortTrouble, Progress, Refusal, SPEC_VERSION, Serves, State, VmSpec};
+use crate::spec::{Declared, Event, Exit, Intent, PortTrouble, Progress, Refusal, SPEC_VERSION, Serves, State, VmSpec};
 
 use super::fault::Fault;
 
@@ -30,6 +30,8 @@ pub struct Record {
     pub owner: Option<Handle>,
     /// How far the process at work on it has come.
     pub progress: Option<Progress>,
+    /// What the config last made of it, where it is or was declared there.
+    pub declared: Option<Declared>,
     /// Of the restart policy: what it has tried in the present series.
     pub retries: Option<Retries>,
     pub created_at: Timestamp,
@@ -103,6 +105,7 @@ impl Record {
             runtime: Some(runtime),
             owner: None,
             progress: None,
+            declared: None,
             retries: None,
             created_at: crate::host::now(),
             updated_at: crate::host::now(),
@@ -148,8 +151,7 @@ impl Record {
     }
 
     /// What [`Record::read`] expects to be selected, in its order.
-    pub(super) const COLUMNS: &str =
-        "uuid, spec, state, intent, exit, runtime, owner, created_at, updated_at, started_at, progress, retries";
+    pub(super) const COLUMNS: &str = "uuid, spec, state, intent, exit, runtime, owner, created_at, updated_at, started_at, progress, retries, declared";
 
     pub(super) fn read(row: &Row<'_>) -> Result<Self, Fault> {
         let uuid = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
@@ -167,6 +169,7 @@ impl Record {
             started_at: text(9)?.map(|text| time(uuid, "started_at", text)).transpose()?,
             progress: text(10)?.map(|text| json(uuid, "progress", text)).transpose()?,
             retries: text(11)?.map(|text| json(uuid, "retries", text)).transpose()?,
+            declared: text(12)?.map(|text| json(uuid, "declared", text)).transpose()?,
         })
     }
 }
@@ -185,6 +188,7 @@ pub(super) struct Columns {
     pub(super) started_at: Option<String>,
     pub(super) progress: Option<String>,
     pub(super) retries: Option<String>,
+    pub(super) declared: Option<String>,
 }
 
 impl Columns {
@@ -201,6 +205,7 @@ impl Columns {
             started_at: record.started_at.map(|time| time.to_string()),
             progress: record.progress.as_ref().map(to_json).transpose()?,
             retries: record.retries.as_ref().map(to_json).transpose()?,
+            declared: record.declared.as_ref().map(to_json).transpose()?,
         })
     }
 }
@@ -219,8 +224,8 @@ fn read_spec(uuid: &str, text: &str) -> Result<VmSpec> {
     }
     let Versioned { version } = json(uuid, "spec", text)?;
     match version {
-        // Version 1 had no policy, neither of them what NICs and VMs may leave out.
-        1 | 2 => Ok(VmSpec { version: SPEC_VERSION, ..json(uuid, "spec", text)? }),
+        // Version 1 had no policy, none of them what later NICs and VMs may leave out.
+        1..=3 => Ok(VmSpec { version: SPEC_VERSION, ..json(uuid, "spec", text)? }),
         newer if newer > SPEC_VERSION => Err(Error::failed(format!(
             "the spec of VM `{uuid}` has version {newer}, and this `v` knows up to {SPEC_VERSION}"
         ))
@@ -291,14 +296,14 @@ mod tests {
         assert_eq!(read_spec("u", &text).unwrap(), spec);
         let rows = [
             (
-                text.replace("\"version\":3", "\"version\":4"),
-                "the spec of VM `u` has version 4, and this `v` knows up to 3",
+                text.replace("\"version\":4", "\"version\":5"),
+                "the spec of VM `u` has version 5, and this `v` knows up to 4",
             ),
             // A newer spec has fields this program never heard of: its version is what must be named.
-            ("{\"version\":9,\"new\":true}".to_owned(), "the spec of VM `u` has version 9, and this `v` knows up to 3"),
+            ("{\"version\":9,\"new\":true}".to_owned(), "the spec of VM `u` has version 9, and this `v` knows up to 4"),
             ("{\"version\":0}".to_owned(), "the spec of VM `u` has version 0, which never was"),
             ("{\"version\":1}".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
-            ("{\"version\":2}".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
+            ("{\"version\":3}".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
             ("{}".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
             ("null".to_owned(), "the `spec` recorded of VM `u` cannot be read"),
         ];

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::host::{self, Handle};
-use crate::spec::{Actor, Address, Happening, Mac, Name, State, Subnet, VmSpec};
+use crate::spec::{Actor, Address, Declared, Happening, Mac, Name, State, Subnet, VmSpec};
 
 use super::address::{self, Pools};
 use super::fault::Fault;
@@ -25,6 +25,8 @@ pub struct Draft {
     pub uuid: Uuid,
     pub name: Option<Name>,
     pub nics: Vec<Wanted>,
+    /// For one that the config declares.
+    pub declared: Option<Declared>,
 }
 
 /// What a NIC of a draft needs.
@@ -86,7 +88,7 @@ impl Store {
                 let reserved = Reserved { uuid: draft.uuid, number, name, addresses };
                 let spec = build(&reserved)?;
                 refuse_other(&spec, &reserved, draft)?;
-                insert(transaction, &spec, owner)?;
+                insert(transaction, &spec, draft.declared.clone(), owner)?;
                 let happening = Happening::State { from: None, to: State::Creating, intent: None, exit: None };
                 history::note(transaction, &spec, &actor, &happening)?;
                 for (nic, (wanted, address)) in draft.nics.iter().zip(&reserved.addresses).enumerate() {
@@ -265,7 +267,12 @@ fn gone(vm: Uuid) -> Error {
     Error::not_found(format!("there is no VM with uuid `{vm}` any more")).hint("`v vm ls` lists the VMs")
 }
 
-fn insert(transaction: &Transaction<'_>, spec: &VmSpec, owner: Handle) -> Result<(), Fault> {
+fn insert(
+    transaction: &Transaction<'_>,
+    spec: &VmSpec,
+    declared: Option<Declared>,
+    owner: Handle,
+) -> Result<(), Fault> {
     let now = host::now();
     let record = Record {
         spec: spec.clone(),
@@ -278,12 +285,13 @@ fn insert(transaction: &Transaction<'_>, spec: &VmSpec, owner: Handle) -> Result
         updated_at: now,
         started_at: None,
         progress: None,
+        declared,
         retries: None,
     };
     let columns = Columns::of(&record)?;
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO vm (uuid, number, name, template, state, spec, owner, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO vm (uuid, number, name, template, state, spec, owner, created_at, updated_at, declared)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
     statement.execute(params![
         spec.uuid.to_string(),
@@ -295,6 +303,7 @@ fn insert(transaction: &Transaction<'_>, spec: &VmSpec, owner: Handle) -> Result
         columns.owner,
         columns.created_at,
         columns.updated_at,
+        columns.declared,
     ])?;
     Ok(())
 }
@@ -303,7 +312,8 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), Fault> {
     let columns = Columns::of(record)?;
     let mut statement = transaction.prepare_cached(
         "UPDATE vm SET name = ?2, template = ?3, state = ?4, intent = ?5, spec = ?6, exit = ?7, runtime = ?8,
-                       owner = ?9, updated_at = ?10, started_at = ?11, progress = ?12, retries = ?13
+                       owner = ?9, updated_at = ?10, started_at = ?11, progress = ?12, retries = ?13,
+                       declared = ?14
          WHERE uuid = ?1",
     )?;
     statement.execute(params![
@@ -320,6 +330,7 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), Fault> {
         columns.started_at,
         columns.progress,
         columns.retries,
+        columns.declared,
     ])?;
     Ok(())
 }

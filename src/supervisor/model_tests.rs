@@ -72,6 +72,7 @@ impl World {
             runtime: None,
             owner: None,
             progress: None,
+            declared: None,
             retries: None,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::PlannedNic;
 use crate::config::{Config, Template, check_vcpu, check_vram, or_one_of};
 use crate::error::{Error, Result, nearest};
-use crate::spec::{Accel, Address, Boot, Disk, Forward, HypervisorKind, Name, SPEC_VERSION, Size, VmSpec};
+use crate::spec::{Accel, Address, Boot, Disk, Forward, HypervisorKind, Label, Name, SPEC_VERSION, Size, VmSpec};
 
 /// Who the VM is; the store gives number and name so that no two VMs share them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Overrides {
     pub address: Option<Ipv4Addr>,
     /// Beside the template's own, for the first NIC that can have them.
     pub ports: Vec<Forward>,
+    /// Beside the template's own, and in place of those of the same name.
+    pub labels: Vec<Label>,
 }
 
 /// What `auto` and the usual places came to on this host.
@@ -78,6 +80,10 @@ pub fn instantiate(
         .zip(planned)
         .zip(addresses)
         .map(|((index, planned), address)| planned.nic(identity.uuid, index, address.clone()));
+    let mut labels = template.labels.clone();
+    for label in &overrides.labels {
+        labels.set(label.clone()).map_err(|error| Error::usage(error.to_string()))?;
+    }
     Ok(VmSpec {
         version: SPEC_VERSION,
         uuid: identity.uuid,
@@ -88,12 +94,15 @@ pub fn instantiate(
         accel: resolved.accel,
         vcpu,
         vram,
+        vcpu_max: template.vcpu_max,
+        vram_max: template.vram_max,
         boot: resolved.boot.clone(),
         disks: disks(config, template)?,
         nics: nics.collect(),
         seed: true,
         login: None,
         policy: template.policy(),
+        labels,
         vsock: Some(VmSpec::cid(identity.uuid)),
     })
 }
@@ -130,7 +139,7 @@ mod tests {
     use crate::config::LimitsEntry;
     use crate::config::{DiskEntry, ImageEntry, LinkEntry, NetEntry, Network, NetworkKind};
     use crate::error::Kind;
-    use crate::spec::{Mac, Restart};
+    use crate::spec::{Labels, Mac, Restart};
     use crate::template::{Settled, nics};
     use proptest::prelude::*;
     use std::collections::HashSet;
@@ -165,6 +174,8 @@ mod tests {
             name: name("xs"),
             vcpu: 2,
             vram: Size::gib(2),
+            vcpu_max: None,
+            vram_max: None,
             hypervisor: None,
             kernel: None,
             initramfs: None,
@@ -177,6 +188,8 @@ mod tests {
             autostart_delay: None,
             limits: LimitsEntry::default(),
             stop_timeout: None,
+            protect: false,
+            labels: Labels::default(),
             disks: vec![disk("os", Some("debian-12"), None), disk("data", None, Some(Size::gib(1)))],
             nets,
         }

@@ -6,45 +6,53 @@ use super::site::{make_private, remove_tree};
 use super::sources::{Source, check_space, copy_small, make_disk, sources};
 use super::steps::{Step, opening, run_all};
 use super::{Site, check_boot, hand_over, networks, resolve, runner, sweep};
-use crate::config::{Config, Network};
+use crate::config::{Config, Network, Template};
 use crate::disk::{self, Part, Progress, Seed};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Cancel, Handle, Runner};
 use crate::network::{self, keep, ovs::Ovs};
-use crate::spec::{Boot, Event, Name, Verb, VmSpec};
+use crate::spec::{Boot, Declared, Event, Name, Verb, VmSpec};
 use crate::store::{Draft, Store, Wanted};
 use crate::template::{self, Identity, Overrides, PlannedNic, Settled, UserData};
 
-/// What `v vm create` asks for.
+/// What is to be made.
 #[derive(Debug, Clone)]
 pub struct Create {
-    pub template: String,
+    /// What the VMs are made from: one of the config, or a declared VM's own.
+    pub template: Template,
     pub name: Option<Name>,
     pub count: u32,
     pub overrides: Overrides,
     pub users: UserData,
     /// Raw cloud-init user-data, already read.
     pub parts: Vec<Part>,
+    /// For a VM that the config declares: it is recorded as such from the first moment.
+    pub declared: Option<Declared>,
 }
 
-pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Progress) -> Result<Vec<VmSpec>> {
-    let config = site.config()?;
+pub fn create(
+    site: &Site,
+    config: &Config,
+    request: &Create,
+    cancel: &Cancel,
+    progress: &dyn Progress,
+) -> Result<Vec<VmSpec>> {
+    let template = &request.template;
     // Every VM's have the same length.
     site.check_socket_paths(Uuid::nil())?;
-    let runner = runner(site, &config)?;
-    let template = template::find(&config, &request.template)?;
-    let (resolved, choice) = resolve(&config, template)?;
+    let runner = runner(site, config)?;
+    let (resolved, choice) = resolve(config, template)?;
     tracing::info!("{}", choice.why);
     check_boot(&resolved.boot)?;
     let mut store = site.store()?;
-    let ovs = site.ovs(&config);
-    let mut nics = template::nics(&config, template, &mut |network| settle(site, &mut store, network, &ovs))?;
+    let ovs = site.ovs(config);
+    let mut nics = template::nics(config, template, &mut |network| settle(site, &mut store, network, &ovs))?;
     template::lay_over(&mut nics, &request.overrides, request.count)?;
     sweep(site, &mut store)?;
     make_private(&site.dirs.vms())?;
 
-    check_networks(&config, &nics, &ovs)?;
-    let sources = sources(site, &config, template, cancel, progress)?;
+    check_networks(config, &nics, &ovs)?;
+    let sources = sources(site, config, template, cancel, progress)?;
     check_space(site, &sources, request.count)?;
 
     let drafts = drafts(request, &nics)?;
@@ -53,7 +61,7 @@ pub fn create(site: &Site, request: &Create, cancel: &Cancel, progress: &dyn Pro
         let specs = store.reserve(&drafts, owner, &mut made_up_name, &mut |reserved| {
             let identity = Identity { uuid: reserved.uuid, number: reserved.number, name: reserved.name.clone() };
             let (given, chosen) = (&reserved.addresses, &request.overrides);
-            let mut spec = template::instantiate(&config, template, &identity, &resolved, &nics, given, chosen)?;
+            let mut spec = template::instantiate(config, template, &identity, &resolved, &nics, given, chosen)?;
             spec.login = request.users.users.first().map(|user| user.name.clone());
             Ok(spec)
         })?;
@@ -160,7 +168,7 @@ fn drafts(request: &Create, nics: &[PlannedNic]) -> Result<Vec<Draft>> {
                 }
                 name => name.clone(),
             };
-            Ok(Draft { uuid: Uuid::new_v4(), name, nics: nics.clone() })
+            Ok(Draft { uuid: Uuid::new_v4(), name, nics: nics.clone(), declared: request.declared.clone() })
         })
         .collect()
 }

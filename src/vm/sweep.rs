@@ -67,7 +67,8 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let site = Site::new(Dirs::find(Some(dir.path())).unwrap());
         let mut store = site.store().unwrap();
-        let draft = Draft { uuid: Uuid::new_v4(), name: Some("web".parse().unwrap()), nics: Vec::new() };
+        let draft =
+            Draft { uuid: Uuid::new_v4(), name: Some("web".parse().unwrap()), nics: Vec::new(), declared: None };
         store.reserve(&[draft], gone(), &mut || "any".parse().unwrap(), &mut |reserved| Ok(spec(reserved))).unwrap();
         let record = store.list().unwrap().remove(0);
         super::super::make_private(&site.dirs.vm(record.spec.uuid)).unwrap();

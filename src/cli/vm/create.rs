@@ -12,8 +12,8 @@ use crate::cli::complete;
 use crate::cli::ui::Ui;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{self, Cancel};
-use crate::spec::{Forward, Name, Size};
-use crate::template::{Overrides, UserData};
+use crate::spec::{Forward, Label, Name, Size};
+use crate::template::{self, Overrides, UserData};
 use crate::vm::{self, Part, Site};
 
 /// Make VMs from a template: all of them, or none
@@ -46,6 +46,9 @@ pub(crate) struct Create {
     /// `8080:80`, `127.0.0.1:2222:22/tcp`, `5353:53/udp`; may be given more than once
     #[arg(long = "port", value_name = "FORWARD")]
     ports: Vec<Forward>,
+    /// A note like `role=db`; may be given more than once
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<Label>,
     /// Start them too
     #[arg(long)]
     start: bool,
@@ -73,15 +76,23 @@ impl Create {
             None => user_data(&self.user_data)?,
         };
         let keyless = parts.is_empty() && users.users.iter().all(|user| user.ssh.authorized_keys.is_empty());
+        let config = site.config()?;
         let request = vm::Create {
-            template: self.template,
+            template: template::find(&config, &self.template)?.clone(),
             name: self.name,
             count: self.count,
-            overrides: Overrides { vcpu: self.vcpu, vram: self.vram, address: self.address, ports: self.ports },
+            overrides: Overrides {
+                vcpu: self.vcpu,
+                vram: self.vram,
+                address: self.address,
+                ports: self.ports,
+                labels: self.labels,
+            },
             users,
             parts,
+            declared: None,
         };
-        let specs = vm::create(site, &request, &Cancel::on_interrupt(), &ui.progress())?;
+        let specs = vm::create(site, &config, &request, &Cancel::on_interrupt(), &ui.progress())?;
         for spec in &specs {
             let forwards = spec.nics.iter().flat_map(|nic| &nic.forwards).map(|forward| format!(", {forward}"));
             let address = spec.address().map(|address| format!(", {address}")).into_iter().chain(forwards);

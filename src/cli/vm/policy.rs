@@ -41,6 +41,9 @@ pub(super) fn lines(policy: &Policy, state: State, retries: Option<&Retries>) ->
     if policy.stop_timeout != usual.stop_timeout {
         lines.push(("stop timeout", format!("{} s", policy.stop_timeout)));
     }
+    if policy.protect {
+        lines.push(("protected", "yes".to_owned()));
+    }
     lines
 }
 
@@ -108,6 +111,7 @@ mod tests {
             autostart: Some(Autostart { order: 2, delay: 5 }),
             limits: Limits { millicpus: Some(1500), memory: Some(Size::gib(3)) },
             stop_timeout: 120,
+            protect: true,
         };
         let shown: Vec<String> =
             lines(&policy, State::Running, None).iter().map(|(key, value)| format!("{key}: {value}")).collect();
@@ -117,6 +121,7 @@ mod tests {
             "autostart: order 2, 5 s before the next order",
             "limits: 1.5 cpus, memory 3GiB",
             "stop timeout: 120 s",
+            "protected: yes",
         ];
         assert_eq!(shown, expected);
         let tenth = Retries { attempts: 10, next_at: Timestamp::UNIX_EPOCH };

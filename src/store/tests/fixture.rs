@@ -42,7 +42,7 @@ pub(in crate::store) fn network(given: &str) -> NetworkSpec {
 
 pub(in crate::store) fn draft(given: Option<&str>, subnets: &[Subnet]) -> Draft {
     let nics = subnets.iter().map(|subnet| Wanted { subnet: Some(subnet.clone()), ..Wanted::default() });
-    Draft { uuid: Uuid::new_v4(), name: given.map(name), nics: nics.collect() }
+    Draft { uuid: Uuid::new_v4(), name: given.map(name), nics: nics.collect(), declared: None }
 }
 
 /// A spec of the usual size: one disk, a NIC per address asked for.
@@ -80,6 +80,7 @@ pub(in crate::store) fn record(number: u32, given: &str) -> Record {
         runtime: None,
         owner: None,
         progress: None,
+        declared: None,
         retries: None,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,

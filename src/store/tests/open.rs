@@ -93,7 +93,7 @@ fn what_cannot_be_used_is_reported_and_left_as_it_is() {
         (
             "newer",
             |path| tamper(path, "PRAGMA user_version = 7"),
-            &["schema version 7", "knows up to 3", "upgrade `v`"],
+            &["schema version 7", "knows up to 4", "upgrade `v`"],
         ),
         (
             "newer, with a log its last user left",
@@ -213,7 +213,7 @@ fn the_check_finds_addresses_of_nobody_and_rows_that_cannot_be_read() {
             "a row of `address` names a row of `vm` that is not there",
         ),
         ("UPDATE vm SET state = 'flying'", "the `state` recorded of VM"),
-        ("UPDATE vm SET spec = json_set(spec, '$.version', 4)", "has version 4"),
+        ("UPDATE vm SET spec = json_set(spec, '$.version', 9)", "has version 9"),
         ("UPDATE network SET state = 'flying'", "the `state` recorded of network `main`"),
         ("UPDATE network SET spec = '{}'", "the `spec` recorded of network `main`"),
         ("UPDATE network SET server = '[]'", "the `server` recorded of network `main`"),

@@ -1,0 +1,15 @@
+//! 8 · What should exist, made to exist: `v plan` and `v apply`.
+//!
+//! ```text
+//! config ([[vm]]) ─┐
+//! store (recorded) ├─► look ──► Situation ── compare (pure) ──► Plan ── apply ──► the verbs of `vm`
+//! processes, files ┘                                              └──► what a person reads
+//! ```
+//!
+//! A VM of the store is one of three: made by hand (no plan ever touches it), declared, or declared
+//! once and removed. Nothing is looked up by starting a program, so planning for a thousand VMs is
+//! reading; and a plan is made anew by every command, so a killed `apply` is finished by the next.
+
+mod change;
+
+pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};
