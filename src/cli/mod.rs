@@ -11,6 +11,7 @@ mod doctor;
 mod door;
 mod gate;
 mod guard;
+mod enclosed;
 mod events;
 mod history;
 mod man;

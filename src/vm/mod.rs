@@ -40,6 +40,7 @@ mod steps;
 mod stop;
 mod sweep;
 mod unit;
+mod user_data;
 
 pub use crate::disk::Part;
 pub use autostart::{Group, autostart};
@@ -63,3 +64,4 @@ pub use steps::{Mark, Steps, opening};
 pub use stop::{Stopped, force_stop, kill_unwatched, pause, resume, stop};
 pub use sweep::sweep;
 pub use unit::{Order, limits_hold, serves as runs_units, take_order};
+pub use user_data::user_data;
