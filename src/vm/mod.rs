@@ -16,6 +16,7 @@
 //! ([`Steps`]), so that the next command sees it, says it, and undoes or finishes it ([`sweep`],
 //! [`reconcile`]). What else may be left behind is found and collected by [`repair`].
 
+mod alter;
 mod autostart;
 mod beside;
 pub mod control;
@@ -43,6 +44,7 @@ mod unit;
 mod user_data;
 
 pub use crate::disk::Part;
+pub use alter::{check_resize, grow_disk, live_forwards, resize};
 pub use autostart::{Group, autostart};
 pub use beside::{helpers, line, line_end};
 pub use create::{Create, create};
