@@ -80,7 +80,24 @@ impl Alter {
     }
 }
 
+impl Plan {
+    /// Every line, with its VM.
+    pub fn lines(&self) -> impl Iterator<Item = (&Name, &Change)> {
+        self.items.iter().flat_map(|item| item.changes.iter().map(|change| (&item.vm, change)))
+    }
+
+    /// The lines that are refused.
+    pub fn refusals(&self) -> impl Iterator<Item = (&Name, &Change)> {
+        self.lines().filter(|(_, change)| change.class == Class::Refused)
+    }
+}
+
 impl Item {
+    /// Whether anything of it is done now.
+    pub fn is_due(&self) -> bool {
+        self.changes.iter().any(|change| change.needs.is_none() && change.class != Class::Refused)
+    }
+
     /// Whether what the host decides for it is decided anew: the hypervisor, and the firmware.
     pub fn resolves(&self) -> bool {
         let resolved = |change: &Change| matches!(change.field, Field::Hypervisor | Field::Firmware | Field::Kernel);

@@ -1,42 +1,74 @@
-//! What a VM's first boot is told, as one short text: two are the same only if every file is.
+//! What a VM's first boot is told, as one short text: two are the same only if all of it is.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
-use crate::host;
+use crate::error::{OrFailed, Result};
+use crate::template::UserData;
+use crate::vm::{self, Part};
 
-/// As much as a first-boot volume takes.
-const MOST: usize = 16 << 20;
+/// The digest of user data that was read.
+pub fn digest(users: &UserData, parts: &[Part]) -> Result<String> {
+    let users = serde_json::to_vec(users).or_failed(|| "cannot write the user data as JSON".to_owned())?;
+    let mut all = Sha256::new();
+    let parts = parts.iter().map(|part| part.content.as_slice());
+    for text in std::iter::once(users.as_slice()).chain(parts) {
+        // With its length before it, no text can pass for two.
+        all.update((text.len() as u64).to_be_bytes());
+        all.update(text);
+    }
+    Ok(all.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
 
-/// Files as their digests; each is read once, however many VMs name it.
+/// Digests of files; each is read once, however many VMs name it.
 #[derive(Debug, Default)]
-pub(super) struct Digests(HashMap<PathBuf, Result<String, String>>);
+pub(super) struct Digests(HashMap<Vec<PathBuf>, Result<String, String>>);
 
 impl Digests {
-    /// Of the user data that one VM names; `None`: it names none.
+    /// Of the files that one VM names, or why there is none; `None`: it names no file.
     pub(super) fn of(&mut self, files: &[PathBuf]) -> Result<Option<String>, String> {
         if files.is_empty() {
             return Ok(None);
         }
-        let mut all = Sha256::new();
-        for file in files {
-            let one =
-                self.0.entry(file.clone()).or_insert_with(|| of_file(file).map_err(|error| error.chain().join(": ")));
-            all.update(one.as_ref().map_err(Clone::clone)?);
+        if let Some(known) = self.0.get(files) {
+            return known.clone().map(Some);
         }
-        Ok(Some(hex(&all.finalize())))
+        let read = vm::user_data(files).and_then(|(users, parts)| digest(&users, &parts));
+        let read = read.map_err(|error| error.chain().join(": "));
+        self.0.insert(files.to_vec(), read.clone());
+        read.map(Some)
     }
 }
 
-fn of_file(file: &Path) -> Result<String> {
-    let bytes = host::read_small(file, MOST)
-        .map_err(|error| Error::usage(format!("cannot read the user data `{}`", file.display())).source(error))?;
-    Ok(hex(&Sha256::digest(bytes)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    #[test]
+    fn what_is_told_counts_and_not_how_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            vec![dir.path().join(name)]
+        };
+        let a = file("a.toml", "[[user]]\nname = 'anon'\n");
+        let same = file("b.toml", "# a comment\n[[user]]\nname = \"anon\"\n");
+        let other = file("c.toml", "[[user]]\nname = 'anon'\nsudo = false\n");
+        let raw = file("d.yaml", "#cloud-config\n");
+        let named = file("e.toml", "cloud-init = 'd.yaml'\n");
+        let mut digests = Digests::default();
+        let mut of = |files: &[PathBuf]| digests.of(files).unwrap().unwrap();
+        assert_eq!(of(&a), of(&same));
+        assert_ne!(of(&a), of(&other));
+        assert_eq!(of(&raw), of(&named));
+        let before = of(&named);
+        file("d.yaml", "#cloud-config\nruncmd: []\n");
+        assert_eq!(of(&named), before, "read once");
+        assert_ne!(Digests::default().of(&named).unwrap(), Some(before), "what a file names is told too");
+        let why = Digests::default().of(&[dir.path().join("none")]).unwrap_err();
+        assert!(why.starts_with("cannot read the user data `") && why.contains("No such file"), "{why}");
+        assert_eq!(Digests::default().of(&[]), Ok(None));
+    }
 }

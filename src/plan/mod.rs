@@ -17,4 +17,5 @@ mod look;
 
 pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};
 pub use compare::compare;
+pub use digest::digest;
 pub use look::{Seen, Situation, look};

@@ -4,23 +4,15 @@ use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
 use super::text::{maybe, path, shown};
+use crate::error::Result;
 use crate::plan::change::{Class, Field};
-use crate::spec::{Boot, HypervisorKind, Size};
-
-/// What memory is plugged in by.
-const MODULE: u64 = 128 * Size::MIB;
+use crate::spec::Boot;
+use crate::vm;
 
 pub(super) fn compare(draft: &mut Draft<'_>) {
     hypervisor(draft);
     size(draft);
     boot(draft);
-}
-
-/// Whether processors and memory can be changed under a running guest.
-fn can_resize(kind: HypervisorKind) -> bool {
-    match kind {
-        HypervisorKind::CloudHypervisor | HypervisorKind::Qemu => true,
-    }
 }
 
 /// What was left to Virshle stays as it was decided.
@@ -39,17 +31,13 @@ fn hypervisor(draft: &mut Draft<'_>) {
 
 fn size(draft: &mut Draft<'_>) {
     let (spec, template) = (draft.spec(), &draft.entry.template);
-    let plugs = can_resize(spec.hypervisor);
-    let (most_vcpu, most_vram) = (spec.vcpu_max.unwrap_or(spec.vcpu), spec.vram_max.unwrap_or(spec.vram));
-    let vcpu = if plugs && template.vcpu <= most_vcpu { Class::Live } else { Class::Restart };
+    let class = |live: Result<()>| if live.is_ok() { Class::Live } else { Class::Restart };
+    let vcpu = class(vm::check_resize(spec, Some(template.vcpu), None));
     draft.value(vcpu, Field::Vcpu, (spec.vcpu, template.vcpu), shown, |spec, new| spec.vcpu = new);
     draft.value(Class::Restart, Field::VcpuMax, (spec.vcpu_max, template.vcpu_max), maybe, |spec, new| {
         spec.vcpu_max = new;
     });
-    let grows = template.vram > spec.vram
-        && template.vram <= most_vram
-        && (template.vram.bytes() - spec.vram.bytes()).is_multiple_of(MODULE);
-    let vram = if plugs && grows { Class::Live } else { Class::Restart };
+    let vram = class(vm::check_resize(spec, None, Some(template.vram)));
     draft.value(vram, Field::Vram, (spec.vram, template.vram), shown, |spec, new| spec.vram = new);
     draft.value(Class::Restart, Field::VramMax, (spec.vram_max, template.vram_max), maybe, |spec, new| {
         spec.vram_max = new;

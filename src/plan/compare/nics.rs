@@ -4,8 +4,9 @@ use super::draft::Draft;
 use super::text::{list, maybe, shown, yes};
 use crate::config::{Keeping, Network};
 use crate::error::Result;
+use crate::hypervisor::driver;
 use crate::plan::change::{Class, Field, NicField};
-use crate::spec::{Address, Forward, Guard, HypervisorKind, Link, Nic, Switch, VmSpec};
+use crate::spec::{Address, Forward, Guard, Link, Nic, Switch, VmSpec};
 use crate::template::{self, PlannedNic, Settled};
 
 pub(super) fn compare(draft: &mut Draft<'_>) -> Result<()> {
@@ -93,8 +94,8 @@ fn one(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic) -> Nic {
     // Another port has its own rules from its beginning.
     let anew = old.network != nic.network || old.link != nic.link;
     let guards = if anew { Class::Restart } else { Class::Live };
-    let passt = old.link == Link::User && draft.spec().hypervisor == HypervisorKind::CloudHypervisor;
-    let forwards = if passt { Class::Restart } else { guards };
+    let fixed = old.link == Link::User && !driver(draft.spec().hypervisor).capabilities().resize.forwards;
+    let forwards = if fixed { Class::Restart } else { guards };
     let mut row = |class, name, old: Option<String>, new: Option<String>| {
         if old != new {
             draft.note(class, field(name), old, new);
@@ -110,7 +111,7 @@ fn one(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic) -> Nic {
         return nic;
     }
     let live_guard: Option<Guard> = if anew { old.guard.clone() } else { nic.guard };
-    let live_forwards: Vec<Forward> = if anew || passt { old.forwards.clone() } else { nic.forwards };
+    let live_forwards: Vec<Forward> = if anew || fixed { old.forwards.clone() } else { nic.forwards };
     Nic { guard: live_guard, forwards: live_forwards, ..old.clone() }
 }
 
