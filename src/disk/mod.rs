@@ -20,5 +20,5 @@ mod volume;
 pub use crate::host::{Progress, Quiet};
 pub use clone::{Cloned, Method, blank, bytes_needed, clone, free_space};
 pub use mime::Part;
-pub use rename_seed::rename_seed;
+pub use rename_seed::{check_seed, rename_seed, write_network};
 pub use seed::{Seed, write_seed};

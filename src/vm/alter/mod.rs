@@ -1,0 +1,21 @@
+//! A VM that is there becomes another.
+//!
+//! ```text
+//! runs      policy, forwards, guards: recorded, and what runs follows at once, or the record is put back
+//! at rest   the same, recorded; and by `reshape` all that a template says
+//! ```
+
+mod cut_short;
+mod files;
+mod guard;
+mod policy;
+mod ports;
+mod reshape;
+mod standing;
+
+pub use cut_short::finish_held;
+pub(super) use cut_short::{finish, is_cut_short, is_recorded};
+pub use guard::set_guard;
+pub use policy::set_policy;
+pub use ports::set_ports;
+pub use reshape::{Reshape, reshape};
