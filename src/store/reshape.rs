@@ -44,9 +44,8 @@ impl Store {
             let mut record = before.clone();
             let done = change(&mut record, &given)?;
             let (old, new) = (&before.spec, &record.spec);
-            let settled = (old.uuid, old.number, &old.name) == (new.uuid, new.number, &new.name);
             let addresses: Vec<_> = given.into_iter().map(|given| given.address).collect();
-            refuse_other(new, settled, &addresses, &wanted)?;
+            refuse_other(new, (old.uuid, old.number, &old.name), &addresses, &wanted)?;
             refuse_twins(&new.nics)?;
             for (nic, (wanted, address)) in wanted.iter().zip(&addresses).enumerate() {
                 if let (Some(subnet), Some(address)) = (&wanted.subnet, address) {

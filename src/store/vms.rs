@@ -87,8 +87,8 @@ impl Store {
                 let addresses = draft.nics.iter().map(|nic| pools.take(transaction, nic)).collect::<Result<_, _>>()?;
                 let reserved = Reserved { uuid: draft.uuid, number, name, addresses };
                 let spec = build(&reserved)?;
-                let settled = (spec.uuid, spec.number, &spec.name) == (reserved.uuid, reserved.number, &reserved.name);
-                refuse_other(&spec, settled, &reserved.addresses, &draft.nics)?;
+                let identity = (reserved.uuid, reserved.number, &reserved.name);
+                refuse_other(&spec, identity, &reserved.addresses, &draft.nics)?;
                 insert(transaction, &spec, draft.declared.clone(), owner)?;
                 let happening = Happening::State { from: None, to: State::Creating, intent: None, exit: None };
                 history::note(transaction, &spec, &actor, &happening)?;
@@ -236,20 +236,25 @@ fn refuse_known(connection: &Connection, vm: Uuid) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Who a VM is, which is settled for its life.
+pub(super) type Identity<'a> = (Uuid, u32, &'a Name);
+
 /// The row and the spec must tell the same story, whoever built the spec.
 pub(super) fn refuse_other(
     spec: &VmSpec,
-    settled: bool,
+    identity: Identity<'_>,
     addresses: &[Option<Address>],
     wanted: &[Wanted],
 ) -> Result<()> {
     let mac = |index: usize| spec.nics.get(index).map(|nic| nic.mac);
     let mut macs = wanted.iter().enumerate().filter(|(_, nic)| nic.mac.is_some());
-    if settled && self::addresses(spec).eq(addresses.iter().flatten()) && macs.all(|(index, nic)| mac(index) == nic.mac)
-    {
+    let same = (spec.uuid, spec.number, &spec.name) == identity
+        && self::addresses(spec).eq(addresses.iter().flatten())
+        && macs.all(|(index, nic)| mac(index) == nic.mac);
+    if same {
         Ok(())
     } else {
-        Err(Error::failed(format!("the spec built for `{}` is not what was reserved", spec.name)))
+        Err(Error::failed(format!("the spec built for `{}` is not what was reserved", identity.2)))
     }
 }
 
