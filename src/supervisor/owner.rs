@@ -89,6 +89,9 @@ fn own(
             None => return Ok(()),
         },
     };
+    if purpose == Purpose::Start {
+        vm::finish_reshape(site, &mut site.store()?, vm)?;
+    }
     loop {
         let (task, spec) = loop {
             let (decision, record) = begin(site, vm, purpose, actor)?;
@@ -161,9 +164,13 @@ fn take_lock(site: &Site, vm: Uuid, purpose: Purpose) -> Result<Option<Lock>> {
                 let Some(record) = site.store()?.get(vm)? else {
                     return Err(Error::not_found("cannot start the VM: it was deleted"));
                 };
+                let failed = format!("cannot start `{}`", record.spec.name);
+                if late && record.owner.is_some_and(|owner| owner.is_alive()) {
+                    return Err(Error::refused(format!("{failed}: another command is at work on it")));
+                }
                 let refusal = record.state.after(&Event::Start).err().or(late.then_some(Refusal::AlreadyRunning));
                 if let Some(refusal) = refusal {
-                    return Err(Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)));
+                    return Err(Error::refused(format!("{failed}: {refusal}")));
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! The firewall, always rewritten whole: from the recorded networks and the VMs that live.
 
-use super::ensure::is_kept;
 use super::lock::hold;
 use super::work::Work;
 use crate::error::Result;
@@ -13,7 +12,17 @@ use crate::vm::{Site, observe};
 /// Makes the firewall what the records say.
 pub fn settle(site: &Site) -> Result<()> {
     let _lock = hold(site)?;
+    settle_held(site)
+}
+
+/// The same, for a holder of the lock.
+pub(in crate::vm) fn settle_held(site: &Site) -> Result<()> {
     rewrite(&Work::new(site, None)?)
+}
+
+/// Whether the firewall has something of the NIC.
+pub(super) fn is_kept(nic: &Nic) -> bool {
+    nic.guard.is_some()
 }
 
 /// After a VM's end: the firewall forgets it. What cannot be done is done by whoever comes next.
@@ -25,7 +34,6 @@ pub fn settle_after(site: &Site, spec: &VmSpec) {
     }
 }
 
-/// The same, for a holder of the lock.
 pub(super) fn rewrite(work: &Work<'_>) -> Result<()> {
     let records = work.store.networks()?;
     let networks: Vec<NetworkSpec> = records
