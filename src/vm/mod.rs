@@ -46,6 +46,7 @@ mod unit;
 
 pub use crate::disk::Part;
 pub use alter::{Reshape, finish_held as finish_reshape, reshape, set_guard, set_policy, set_ports};
+pub use alter::{check_resize, grow_disk, live_forwards, resize};
 pub use autostart::{Group, autostart};
 pub use beside::{helpers, line, line_end};
 pub use create::{Create, create};
