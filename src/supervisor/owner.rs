@@ -278,8 +278,13 @@ pub(super) struct Doors {
 }
 
 impl Supervisor<'_> {
-    /// The whole run. An error means that it never came to run.
+    /// The whole run, of the VM as it is recorded by then. An error means that it never came to run.
     pub(super) async fn start(&self, attempt: Attempt, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
+        let spec = &self.recorded()?.spec;
+        Supervisor { ovs: self.ovs.clone(), spec, ..*self }.start_recorded(attempt, doors, ready).await
+    }
+
+    async fn start_recorded(&self, attempt: Attempt, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
         limits::apply(self.spec);
         let console = self.open_console_door()?;
         let ports = Ports::new(self.spec, self.ovs.clone());
@@ -396,6 +401,11 @@ impl Supervisor<'_> {
     /// The steps of a verb from here on.
     pub(super) fn steps(&self, verb: Verb) -> Steps {
         Steps::of(self.site, verb, self.spec.uuid)
+    }
+
+    /// How long the guest gets to shut down.
+    pub(super) fn stop_timeout(&self) -> Duration {
+        self.recorded().map_or(self.spec.policy.stop_timeout(), |record| record.spec.policy.stop_timeout())
     }
 
     pub(super) fn release_ports(&self) {

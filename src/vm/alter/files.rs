@@ -1,13 +1,13 @@
 //! The files of a VM that becomes another. A new one is made beside its place, with an ending of its
 //! own, and comes into it when the record has it: until then it is nobody's, and may go.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::disk;
 use crate::error::{OrFailed, Result};
-use crate::spec::{Disk, VmSpec};
+use crate::spec::VmSpec;
 use crate::vm::Site;
 use crate::vm::runner::files;
 
@@ -50,21 +50,9 @@ pub(super) fn discard(site: &Site, spec: &VmSpec) -> Result<()> {
 
 /// Makes every disk as large as it should be; none becomes smaller.
 pub(super) fn grow(site: &Site, spec: &VmSpec) -> Result<()> {
-    spec.disks.iter().try_for_each(|disk| grow_disk(&site.dirs.vm(spec.uuid), disk))
-}
-
-fn grow_disk(dir: &Path, disk: &Disk) -> Result<()> {
-    let Some(size) = disk.size else { return Ok(()) };
-    let path = dir.join(disk.file());
-    let grow = || -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(&path)?;
-        if file.metadata()?.len() < size.bytes() {
-            file.set_len(size.bytes())?;
-            file.sync_all()?;
-        }
-        Ok(())
-    };
-    grow().or_failed(|| format!("cannot grow the disk `{}` to {size}", path.display()))
+    let dir = site.dirs.vm(spec.uuid);
+    let mut sized = spec.disks.iter().filter_map(|disk| Some((disk, disk.size?)));
+    sized.try_for_each(|(disk, size)| disk::grow(&dir.join(disk.file()), size))
 }
 
 /// What the guest is told of its NICs at its next boot.

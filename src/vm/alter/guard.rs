@@ -1,78 +1,80 @@
 use uuid::Uuid;
 
+use super::live::{self, Change};
 use super::ports::nic;
-use super::standing;
-use crate::error::{Error, OrFailed, Result};
-use crate::host::Handle;
+use crate::error::{Error, Result};
 use crate::network::{self, Port};
-use crate::spec::{Guard, VmSpec};
+use crate::spec::{Guard, Nic, VmSpec};
 use crate::store::Store;
 use crate::vm::{Site, networks};
 
 /// Gives ports of a VM, by the index of their NIC, other guards. Those of one that runs let nothing else
-/// through when this returns; what is under way is only stopped by a rule that denies it.
+/// begin when this returns.
 pub fn set_guard(site: &Site, store: &mut Store, vm: Uuid, nics: &[(u8, Guard)]) -> Result<()> {
-    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
-    let Some(record) = store.get(vm)? else {
-        return Err(Error::not_found("cannot change the guards of the VM: it was deleted"));
-    };
-    let failed = |error: Error| error.context(format!("cannot change the guards of `{}`", record.spec.name));
-    let before = record.spec.clone();
-    let mut after = before.clone();
-    change(&mut after, nics).map_err(failed)?;
-    if after == before {
-        return Ok(());
-    }
-    let runs = standing::runs(&record).map_err(failed)?;
-    let _lock = if runs { Some(networks::hold(site)?) } else { None };
-    let recorded = store.update(vm, |record| {
-        standing::is_free(record, us)?;
-        standing::is_still(record, runs)?;
-        change(&mut record.spec, nics)?;
-        Ok(record.spec.clone())
-    });
-    let after = recorded.map_err(failed)?;
-    if !runs {
-        return Ok(());
-    }
-    follow(site, &after, &before).or_else(|error| {
-        let back = store.update(vm, |record| {
-            for old in &before.nics {
-                nic(&mut record.spec, old.index)?.guard.clone_from(&old.guard);
+    live::change(site, store, vm, &Other(nics)).map(drop)
+}
+
+struct Other<'a>(&'a [(u8, Guard)]);
+
+impl Change for Other<'_> {
+    const WHAT: &'static str = "guards";
+    const OF_NETWORKS: bool = true;
+
+    fn change(&self, spec: &mut VmSpec) -> Result<()> {
+        for (index, guard) in self.0 {
+            let nic = nic(spec, *index)?;
+            if nic.guard.is_none() {
+                return Err(Error::refused(format!("its network `{}` is not kept by Virshle", nic.network))
+                    .hint("its ports are guarded by whoever made its bridge"));
             }
-            Ok(record.spec.clone())
-        })?;
-        if let Err(undo) = follow(site, &back, &after) {
-            tracing::warn!(vm = %before.name, error = %undo.chain().join(": "), "its guards may be half changed");
+            nic.guard = Some(guard.clone());
         }
-        Err(failed(error))
-    })
+        Ok(())
+    }
+
+    fn check(&self, _: &Site, _: &Store, _: &VmSpec, _: &VmSpec) -> Result<()> {
+        Ok(())
+    }
+
+    fn make(&self, site: &Site, _: &mut Store, before: &VmSpec, after: &VmSpec) -> Result<()> {
+        let ovs = site.ovs(&site.config()?);
+        let run = site.hypervisor_run(after.uuid);
+        let differs = |nic: &&Nic| before.nics.iter().all(|old| old.index != nic.index || old.guard != nic.guard);
+        networks::settle_as(site, after)?;
+        for nic in after.nics.iter().filter(differs) {
+            let port = Port { vm: after.uuid, vm_number: after.number, vm_name: after.name.as_str(), nic, ovs: &ovs };
+            network::driver(&nic.link).restore(&port, &run.join(nic.socket()))?;
+        }
+        Ok(())
+    }
 }
 
-fn change(spec: &mut VmSpec, nics: &[(u8, Guard)]) -> Result<()> {
-    for (index, guard) in nics {
-        let nic = nic(spec, *index)?;
-        if nic.guard.is_none() {
-            return Err(Error::refused(format!(
-                "its network `{}` is not Virshle's: there is no guard on it",
-                nic.network
-            )));
-        }
-        nic.guard = Some(guard.clone());
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::super::super::sweep::tests::stopped;
+    use super::*;
+    use crate::error::Kind;
+    use crate::spec::Link;
 
-/// Puts in the guards that are others than before, for a holder of the networks' lock.
-fn follow(site: &Site, spec: &VmSpec, before: &VmSpec) -> Result<()> {
-    networks::settle_held(site)?;
-    let ovs = site.ovs(&site.config()?);
-    let run = site.hypervisor_run(spec.uuid);
-    for nic in
-        spec.nics.iter().filter(|nic| before.nics.iter().all(|old| old.index != nic.index || old.guard != nic.guard))
-    {
-        let port = Port { vm: spec.uuid, vm_number: spec.number, vm_name: spec.name.as_str(), nic, ovs: &ovs };
-        network::driver(&nic.link).restore(&port, &run.join(nic.socket()))?;
+    #[test]
+    fn what_does_not_run_is_only_recorded() {
+        let (_dir, site, mut store, record) = stopped();
+        let vm = record.spec.uuid;
+        store
+            .update(vm, |record| {
+                let link = Link::Vhost { bridge: "br0".into(), create: true };
+                record.spec.nics =
+                    (0..2).map(|index| Nic::new(vm, index, "main".parse().unwrap(), link.clone())).collect();
+                record.spec.nics[0].guard = Some(Guard::default());
+                Ok(())
+            })
+            .unwrap();
+        let guard = Guard { allow: vec!["tcp/22".parse().unwrap()], ..Guard::default() };
+        set_guard(&site, &mut store, vm, &[(0, guard.clone())]).unwrap();
+        let error = set_guard(&site, &mut store, vm, &[(0, Guard::default()), (1, guard.clone())]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.chain().join(": ").contains("`main` is not kept"), "{error:?}");
+        let guards: Vec<_> = store.get(vm).unwrap().unwrap().spec.nics.into_iter().map(|nic| nic.guard).collect();
+        assert_eq!(guards, [Some(guard), None]);
     }
-    Ok(())
 }

@@ -11,11 +11,11 @@ mod files;
 mod forwards;
 mod grow_disk;
 mod guard;
+mod live;
 mod policy;
 mod ports;
 mod reshape;
 mod resize;
-mod standing;
 
 pub use cut_short::finish_held;
 pub(super) use cut_short::{finish, is_cut_short, is_recorded};

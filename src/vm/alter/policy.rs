@@ -1,37 +1,46 @@
 use uuid::Uuid;
 
-use super::standing;
-use crate::error::{Error, OrFailed, Result};
-use crate::host::Handle;
-use crate::spec::Policy;
+use super::live::{self, Change};
+use crate::error::Result;
+use crate::spec::{Policy, VmSpec};
 use crate::store::Store;
 use crate::vm::{Site, limits, unit};
 
 /// Gives a VM another policy. One that runs follows at once, where something holds it to its limits.
 pub fn set_policy(site: &Site, store: &mut Store, vm: Uuid, change: impl FnOnce(&mut Policy)) -> Result<()> {
-    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
-    let (before, spec, runs) = store.update(vm, |record| {
-        let failed = |error: Error| error.context(format!("cannot change the policy of `{}`", record.spec.name));
-        standing::is_free(record, us).map_err(failed)?;
-        let runs = standing::runs(record).map_err(failed)?;
-        let before = record.spec.clone();
-        change(&mut record.spec.policy);
-        Ok((before, record.spec.clone(), runs))
-    })?;
-    if spec.policy.limits == before.policy.limits || !unit::serves(site) {
-        return Ok(());
-    }
-    if !runs {
+    let before = live::recorded(store, vm, Other::WHAT)?.spec;
+    let mut policy = before.policy.clone();
+    change(&mut policy);
+    let limits = policy.limits;
+    let runs = live::change(site, store, vm, &Other(policy))?;
+    if !runs && before.policy.limits != limits && unit::serves(site) {
         // The next start limits it anew, or not at all.
-        return unit::forget(site, &before);
+        unit::forget(site, &before)?;
     }
-    limits::limit_live(vm, &spec.policy.limits).or_else(|error| {
-        store.update(vm, |record| {
-            record.spec.policy.limits = before.policy.limits;
-            Ok(())
-        })?;
-        Err(error.context(format!("cannot change the limits of `{}`", spec.name)))
-    })
+    Ok(())
+}
+
+struct Other(Policy);
+
+impl Change for Other {
+    const WHAT: &'static str = "policy";
+    const OF_NETWORKS: bool = false;
+
+    fn change(&self, spec: &mut VmSpec) -> Result<()> {
+        spec.policy = self.0.clone();
+        Ok(())
+    }
+
+    fn check(&self, _: &Site, _: &Store, _: &VmSpec, _: &VmSpec) -> Result<()> {
+        Ok(())
+    }
+
+    fn make(&self, site: &Site, _: &mut Store, before: &VmSpec, after: &VmSpec) -> Result<()> {
+        match after.policy.limits == before.policy.limits || !unit::serves(site) {
+            true => Ok(()),
+            false => limits::limit_live(after.uuid, &after.policy.limits),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,66 +1,58 @@
 use uuid::Uuid;
 
-use super::standing;
-use crate::error::{Error, OrFailed, Result};
-use crate::host::Handle;
+use super::live::{self, Change};
+use super::live_forwards;
+use crate::error::{Error, Result};
 use crate::spec::{Forward, HypervisorKind, Link, Nic, VmSpec};
-use crate::store::{Record, Store};
+use crate::store::Store;
 use crate::vm::{Site, networks};
 
 /// Gives NICs of a VM, by their index, other ports of the host. Those of one that runs lead there, and
 /// nowhere else, when this returns.
 pub fn set_ports(site: &Site, store: &mut Store, vm: Uuid, nics: &[(u8, Vec<Forward>)]) -> Result<()> {
-    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
-    let Some(record) = store.get(vm)? else {
-        return Err(Error::not_found("cannot change the ports of the VM: it was deleted"));
-    };
-    let failed = |error: Error| error.context(format!("cannot change the ports of `{}`", record.spec.name));
-    let before = record.spec.clone();
-    let mut after = before.clone();
-    change(&mut after, nics).map_err(failed)?;
-    if after == before {
-        return Ok(());
-    }
-    let runs = standing::runs(&record).map_err(failed)?;
-    // Until it is made nobody else changes the firewall, or looks which forwards are free.
-    let _lock = if runs { Some(networks::hold(site)?) } else { None };
-    if runs {
-        refuse_passt(&before, &after).map_err(failed)?;
-        networks::check_forwards(site, store, &added(&before, &after)).map_err(failed)?;
-    }
-    store.update(vm, |record| record_them(record, us, runs, nics)).map_err(failed)?;
-    if !runs {
-        return Ok(());
-    }
-    networks::settle_held(site).or_else(|error| {
-        let old: Vec<_> = before.nics.iter().map(|nic| (nic.index, nic.forwards.clone())).collect();
-        store.update(vm, |record| change(&mut record.spec, &old))?;
-        Err(failed(error))
-    })
+    live::change(site, store, vm, &Other(nics)).map(drop)
 }
 
-fn record_them(record: &mut Record, us: Handle, runs: bool, nics: &[(u8, Vec<Forward>)]) -> Result<()> {
-    standing::is_free(record, us)?;
-    standing::is_still(record, runs)?;
-    change(&mut record.spec, nics)
-}
+struct Other<'a>(&'a [(u8, Vec<Forward>)]);
 
-fn change(spec: &mut VmSpec, nics: &[(u8, Vec<Forward>)]) -> Result<()> {
-    for (index, forwards) in nics {
-        let nic = nic(spec, *index)?;
-        if nic.guard.is_none() && nic.link != Link::User && !forwards.is_empty() {
-            return Err(Error::refused(format!("no port of this host can lead into its network `{}`", nic.network))
+impl Change for Other<'_> {
+    const WHAT: &'static str = "ports";
+    const OF_NETWORKS: bool = true;
+
+    fn change(&self, spec: &mut VmSpec) -> Result<()> {
+        for (index, forwards) in self.0 {
+            let nic = nic(spec, *index)?;
+            if nic.guard.is_none() && nic.link != Link::User && !forwards.is_empty() {
+                return Err(Error::refused(format!(
+                    "no port of this host can lead into its network `{}`",
+                    nic.network
+                ))
                 .hint("it can into a network with a `subnet` that Virshle keeps, or one of the type `user`"));
+            }
+            nic.forwards.clone_from(forwards);
         }
-        nic.forwards.clone_from(forwards);
-    }
-    let all: Vec<&Forward> = spec.nics.iter().flat_map(|nic| &nic.forwards).collect();
-    for (index, forward) in all.iter().enumerate() {
-        if let Some(other) = all[..index].iter().find(|other| other.clashes(forward)) {
-            return Err(Error::usage(format!("`{other}` and `{forward}` are at the same port of the host")));
+        let all: Vec<&Forward> = spec.nics.iter().flat_map(|nic| &nic.forwards).collect();
+        for (index, forward) in all.iter().enumerate() {
+            if let Some(other) = all[..index].iter().find(|other| other.clashes(forward)) {
+                return Err(Error::usage(format!("`{other}` and `{forward}` are at the same port of the host")));
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn check(&self, site: &Site, store: &Store, before: &VmSpec, after: &VmSpec) -> Result<()> {
+        refuse_passt(before, after)?;
+        networks::check_forwards(site, store, &added(before, after))
+    }
+
+    fn make(&self, site: &Site, store: &mut Store, before: &VmSpec, after: &VmSpec) -> Result<()> {
+        let differs = |nic: &&Nic| before.nics.iter().all(|old| old.index != nic.index || old.forwards != nic.forwards);
+        let (own, kept): (Vec<_>, Vec<_>) = after.nics.iter().filter(differs).partition(|nic| nic.link == Link::User);
+        if !kept.is_empty() {
+            networks::settle_as(site, after)?;
+        }
+        own.into_iter().try_for_each(|nic| live_forwards(site, store, after.uuid, nic.index, &nic.forwards))
+    }
 }
 
 pub(super) fn nic(spec: &mut VmSpec, index: u8) -> Result<&mut Nic> {
@@ -149,7 +141,7 @@ mod tests {
         let mut before = VmSpec::sample(Uuid::from_u128(7));
         with_nics(&mut before);
         let mut after = before.clone();
-        change(&mut after, &[(0, list(&["2222:22", "80:80"])), (2, Vec::new())]).unwrap();
+        Other(&[(0, list(&["2222:22", "80:80"])), (2, Vec::new())]).change(&mut after).unwrap();
         let left: Vec<_> = added(&before, &after).nics.into_iter().map(|nic| nic.forwards).collect();
         assert_eq!(left, [list(&["80:80"]), Vec::new(), Vec::new()], "one that moves is there already");
         for (kind, refused) in [(HypervisorKind::CloudHypervisor, true), (HypervisorKind::Qemu, false)] {

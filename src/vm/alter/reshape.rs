@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::cut_short::{NEW, OPENING, RECORDED, finish_held, release};
-use super::{files, standing};
+use super::{files, live};
 use crate::config::{Config, Template};
 use crate::disk::{self, Quiet};
 use crate::error::{Error, OrFailed, Result};
@@ -69,13 +69,13 @@ fn hold(site: &Site, vm: Uuid) -> Result<Lock> {
 }
 
 fn take(record: &mut Record, us: Handle, progress: Progress) -> Result<()> {
-    if standing::runs(record)? {
+    if live::runs(record)? {
         return Err(Refusal::Running.into());
     }
     if record.state.is_live() {
         return Err(Refusal::Restarting.into());
     }
-    standing::is_free(record, us)?;
+    live::is_free(record, us)?;
     record.owner = Some(us);
     record.progress = Some(progress);
     Ok(())

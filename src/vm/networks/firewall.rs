@@ -12,12 +12,12 @@ use crate::vm::{Site, observe};
 /// Makes the firewall what the records say.
 pub fn settle(site: &Site) -> Result<()> {
     let _lock = hold(site)?;
-    settle_held(site)
+    rewrite(&Work::new(site, None)?)
 }
 
-/// The same, for a holder of the lock.
-pub(in crate::vm) fn settle_held(site: &Site) -> Result<()> {
-    rewrite(&Work::new(site, None)?)
+/// The same as if one VM were recorded so, for a holder of the lock.
+pub(in crate::vm) fn settle_as(site: &Site, spec: &VmSpec) -> Result<()> {
+    rewrite_as(&Work::new(site, None)?, Some(spec))
 }
 
 /// Whether the firewall has something of the NIC.
@@ -35,6 +35,10 @@ pub fn settle_after(site: &Site, spec: &VmSpec) {
 }
 
 pub(super) fn rewrite(work: &Work<'_>) -> Result<()> {
+    rewrite_as(work, None)
+}
+
+fn rewrite_as(work: &Work<'_>, other: Option<&VmSpec>) -> Result<()> {
     let records = work.store.networks()?;
     let networks: Vec<NetworkSpec> = records
         .into_iter()
@@ -43,7 +47,8 @@ pub(super) fn rewrite(work: &Work<'_>) -> Result<()> {
         .filter(has_rules)
         .collect();
     let live = live(work.site, &work.store)?;
-    let ports: Vec<Port> = live.iter().flat_map(|record| ports(&record.spec, &networks)).collect();
+    let specs = live.iter().map(|record| other.filter(|other| other.uuid == record.spec.uuid).unwrap_or(&record.spec));
+    let ports: Vec<Port> = specs.flat_map(|spec| ports(spec, &networks)).collect();
     if networks.is_empty() && ports.is_empty() && find_program("nft").is_none() {
         return Ok(());
     }

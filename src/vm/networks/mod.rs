@@ -31,7 +31,7 @@ pub use as_unit::up_as_unit;
 pub use down::{Fallen, down};
 pub(super) use ensure::check_forwards;
 pub use ensure::{ensure, restore};
-pub(super) use firewall::settle_held;
+pub(super) use firewall::settle_as;
 pub use firewall::{settle, settle_after};
 pub use hosts::publish;
 pub(super) use hosts::publish_after;
