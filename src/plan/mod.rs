@@ -14,6 +14,8 @@ mod change;
 mod compare;
 mod digest;
 mod look;
+#[cfg(test)]
+pub(crate) mod model;
 
 pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};
 pub use compare::compare;
