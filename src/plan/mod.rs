@@ -15,6 +15,8 @@ mod change;
 mod compare;
 mod digest;
 mod look;
+#[cfg(test)]
+pub(crate) mod model;
 
 pub use apply::{Apply, Fate, Told};
 pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};
