@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::leftovers::for_each_port;
 use super::steps::{Step, opening, run_all};
-use super::{Site, networks};
+use super::{Site, alter, networks};
 use crate::disk;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Handle;
@@ -26,6 +26,8 @@ pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<()
     let old = spec.name.clone();
     let failed = || format!("cannot rename `{old}` to `{new}`");
     let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    // Its note of how far it came would make way for ours.
+    alter::finish(site, store, vm)?;
     let renamed = VmSpec { name: new.clone(), ..spec.clone() };
     opening(Verb::Rename, "name", |progress| store.update(vm, |record| take(record, new, us, progress)))
         .map_err(|error| error.context(failed()))?;
