@@ -31,10 +31,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Under real QEMU, without hardware virtualisation.
 pub fn qemu() -> Vec<Trial> {
-    let tests: [(&str, fn(&World) -> Outcome); 2] =
-        [("all_of_it", qemu_gives_all_of_it), ("forwarded_ports", forwarded_ports)];
+    type Test = fn(&World) -> Outcome;
+    let tests: [(&str, Test); 2] = [("all_of_it", qemu_gives_all_of_it), ("forwarded_ports", forwarded_ports)];
     let trials = tests.map(|(name, test)| {
-        trial(format!("lifecycle::grow_{name} [qemu]"), move || {
+        trial(format!("lifecycle::grow::{name} [qemu]"), move || {
             need_program("qemu-system-x86_64")?;
             let world = World::new();
             let kernel = payload::build(world.dir(), Variant::Halt).or_else(skip)?;
