@@ -28,6 +28,9 @@ pub(super) fn meta_data(seed: &Seed) -> String {
 /// same keys of the user's, and its modules may be switched off in the image.
 const SSH_OVER_VSOCK: &str = include_str!("vendor_data.sh");
 
+/// Takes into use what is added while the guest runs. A boothook for the same reasons.
+const ONLINE: &str = include_str!("vendor_online.sh");
+
 /// The same for every guest, so that nothing is put into its text. It is vendor data, so who does not
 /// want any says `vendor_data: { enabled: false }`.
 pub(super) fn vendor_data() -> String {
@@ -37,6 +40,7 @@ pub(super) fn vendor_data() -> String {
     let part = |name: &str, kind, content| Body { name: name.to_owned(), kind, content };
     mime::multipart(&[
         part("virshle-ssh-vsock.sh", BOOTHOOK, SSH_OVER_VSOCK.as_bytes()),
+        part("virshle-online.sh", BOOTHOOK, ONLINE.as_bytes()),
         part("virshle-updates.cfg", CLOUD_CONFIG, updates.as_bytes()),
     ])
 }
@@ -379,6 +383,27 @@ mod tests {
             })
         );
     }
+
+    #[test]
+    fn what_is_added_is_used_by_a_rule_that_a_person_may_empty() {
+        let script = ONLINE.strip_prefix("#cloud-boothook\n").unwrap();
+        assert!(script.starts_with("#!/bin/sh\n"), "cloud-init runs what follows its own line");
+        let sh = host::find_program("sh").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let hook = dir.path().join("hook");
+        fs::write(&hook, script.replace("/etc/udev", &format!("{}/udev", dir.path().display()))).unwrap();
+        let rules = dir.path().join("udev/rules.d/80-virshle-online.rules");
+        let run = || host::Program::new(&sh).arg(&hook).run().unwrap();
+        run();
+        assert!(!rules.exists(), "a guest without udev");
+        fs::create_dir(dir.path().join("udev")).unwrap();
+        run();
+        assert_eq!(fs::read_to_string(&rules).unwrap().matches("ACTION==\"add\"").count(), 2);
+        fs::write(&rules, "").unwrap();
+        run();
+        assert_eq!(fs::read_to_string(&rules).unwrap(), "");
+    }
+
     /// It is run as a guest would, with every path in a folder and a `systemctl` that tells.
     #[test]
     fn ssh_over_vsock_is_installed_once_and_only_where_it_is_needed() {
