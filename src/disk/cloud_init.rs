@@ -28,6 +28,9 @@ pub(super) fn meta_data(seed: &Seed) -> String {
 /// same keys of the user's, and its modules may be switched off in the image.
 const SSH_OVER_VSOCK: &str = include_str!("vendor_data.sh");
 
+/// Takes into use what is added while the guest runs. A boothook for the same reasons.
+const ONLINE: &str = include_str!("vendor_online.sh");
+
 /// The same for every guest, so that nothing is put into its text. It is vendor data, so who does not
 /// want any says `vendor_data: { enabled: false }`.
 pub(super) fn vendor_data() -> String {
@@ -37,6 +40,7 @@ pub(super) fn vendor_data() -> String {
     let part = |name: &str, kind, content| Body { name: name.to_owned(), kind, content };
     mime::multipart(&[
         part("virshle-ssh-vsock.sh", BOOTHOOK, SSH_OVER_VSOCK.as_bytes()),
+        part("virshle-online.sh", BOOTHOOK, ONLINE.as_bytes()),
         part("virshle-updates.cfg", CLOUD_CONFIG, updates.as_bytes()),
     ])
 }
@@ -382,7 +386,7 @@ mod tests {
 
     /// Both parts as cloud-init finds them: what it does not take for one of its own it ignores.
     #[test]
-    fn the_vendor_data_is_a_boothook_and_a_cloud_config() {
+    fn the_vendor_data_is_boothooks_and_a_cloud_config() {
         let text = vendor_data();
         let renamed = mime::edit_first(&text, |hook| {
             assert!(hook.starts_with("#cloud-boothook\n#!/bin/sh\n"), "{hook}");
@@ -390,7 +394,28 @@ mod tests {
         });
         assert!(renamed.is_some());
         let kinds: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Content-Type: text/")).collect();
-        assert_eq!(kinds, ["cloud-boothook; charset=\"utf-8\"", "cloud-config; charset=\"utf-8\""]);
+        let boothook = "cloud-boothook; charset=\"utf-8\"";
+        assert_eq!(kinds, [boothook, boothook, "cloud-config; charset=\"utf-8\""]);
+    }
+
+    #[test]
+    fn what_is_added_is_used_by_a_rule_that_a_person_may_empty() {
+        let script = ONLINE.strip_prefix("#cloud-boothook\n").unwrap();
+        assert!(script.starts_with("#!/bin/sh\n"), "cloud-init runs what follows its own line");
+        let sh = host::find_program("sh").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let hook = dir.path().join("hook");
+        fs::write(&hook, script.replace("/etc/udev", &format!("{}/udev", dir.path().display()))).unwrap();
+        let rules = dir.path().join("udev/rules.d/80-virshle-online.rules");
+        let run = || host::Program::new(&sh).arg(&hook).run().unwrap();
+        run();
+        assert!(!rules.exists(), "a guest without udev");
+        fs::create_dir(dir.path().join("udev")).unwrap();
+        run();
+        assert_eq!(fs::read_to_string(&rules).unwrap().matches("ACTION==\"add\"").count(), 2);
+        fs::write(&rules, "").unwrap();
+        run();
+        assert_eq!(fs::read_to_string(&rules).unwrap(), "");
     }
 
     /// It is run as a guest would, with every path in a folder and a `systemctl` that tells.
