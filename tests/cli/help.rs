@@ -47,6 +47,7 @@ fn every_command_has_help() -> Outcome {
         "template show",
         "config check",
         "config schema",
+        "plan",
         "events",
         "doctor",
         "repair",

@@ -6,6 +6,7 @@ mod help;
 mod malicious;
 mod history;
 mod output;
+mod plan;
 mod rename;
 mod repair;
 mod ssh;
@@ -59,6 +60,7 @@ pub fn trials() -> Vec<Trial> {
         history::trials(),
         malicious::trials(),
         output::trials(),
+        plan::trials(),
         rename::trials(),
         repair::trials(),
         ssh::trials(),
