@@ -3,8 +3,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::config::{DeclaredVm, DiskEntry, Template};
-use crate::spec::{Declared, Name, VmSpec};
+use crate::config::{DeclaredVm, DiskEntry, HypervisorSetting, Template};
+use crate::spec::{Declared, HypervisorKind, Name, VmSpec};
 
 /// What a person allows beyond what disturbs nobody.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,8 +67,8 @@ pub struct Alter {
 
 impl Alter {
     /// What a VM that does not run is made to now: what the config says, but for its disks, which
-    /// are lost only where that is asked for.
-    pub fn template(&self) -> Template {
+    /// are lost only where that is asked for, and its hypervisor, unless that is chosen `anew`.
+    pub fn template(&self, anew: bool) -> Template {
         let disks = self.target.disks.iter().map(|disk| DiskEntry {
             name: disk.name.clone(),
             path: disk.source.clone(),
@@ -76,7 +76,13 @@ impl Alter {
             size: disk.size,
             readonly: disk.readonly,
         });
-        Template { disks: disks.collect(), ..self.entry.template.clone() }
+        let template = self.entry.template.clone();
+        let hypervisor = match self.spec.hypervisor {
+            _ if anew => template.hypervisor,
+            HypervisorKind::CloudHypervisor => Some(HypervisorSetting::CloudHypervisor),
+            HypervisorKind::Qemu => Some(HypervisorSetting::Qemu),
+        };
+        Template { disks: disks.collect(), hypervisor, ..template }
     }
 }
 
@@ -96,12 +102,6 @@ impl Item {
     /// Whether anything of it is done now.
     pub fn is_due(&self) -> bool {
         self.changes.iter().any(|change| change.needs.is_none() && change.class != Class::Refused)
-    }
-
-    /// Whether what the host decides for it is decided anew: the hypervisor, and the firmware.
-    pub fn resolves(&self) -> bool {
-        let resolved = |change: &Change| matches!(change.field, Field::Hypervisor | Field::Firmware | Field::Kernel);
-        self.changes.iter().any(|change| change.needs.is_none() && resolved(change))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use super::{Item, Plan, Seen, Situation, Wishes, Work, compare};
+use super::{Field, Item, Need, Plan, Seen, Situation, Wishes, Work, compare};
 use crate::config::{Config, DeclaredVm, Running, Template};
 use crate::host;
 use crate::spec::{Accel, Address, Boot, HypervisorKind, Name, Size, State, VmSpec};
@@ -91,14 +91,20 @@ impl Model {
             }
             Work::Alter(alter) => {
                 let mut spec = alter.target.clone();
-                let template = alter.template();
-                if item.resolves() {
+                let due =
+                    |field: &Field| item.changes.iter().any(|change| change.needs.is_none() && change.field == *field);
+                let anew = due(&Field::Hypervisor);
+                let template = alter.template(anew);
+                if anew {
                     let kind = self.hypervisor(&template);
-                    (spec.hypervisor, spec.accel, spec.boot) = (kind, accel(kind), self.boot(&template, kind));
+                    (spec.hypervisor, spec.accel) = (kind, accel(kind));
                 }
-                for (nic, planned) in spec.nics.iter_mut().zip(self.nics(&template)) {
-                    // One that waits has what it had, also where it belongs to another network.
-                    if nic.address.is_none() && nic.network == planned.network {
+                if anew || due(&Field::Firmware) || due(&Field::Kernel) {
+                    spec.boot = self.boot(&template, spec.hypervisor);
+                }
+                let waits = item.changes.iter().any(|change| change.needs == Some(Need::Restart));
+                for (nic, planned) in spec.nics.iter_mut().zip(self.nics(&template)).filter(|_| !waits) {
+                    if nic.address.is_none() {
                         nic.address = address(spec.number, nic.index, &planned);
                     }
                 }

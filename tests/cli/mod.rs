@@ -8,6 +8,7 @@ mod help;
 mod malicious;
 mod history;
 mod output;
+mod plan;
 mod rename;
 mod repair;
 mod ssh;
@@ -63,6 +64,7 @@ pub fn trials() -> Vec<Trial> {
         history::trials(),
         malicious::trials(),
         output::trials(),
+        plan::trials(),
         rename::trials(),
         repair::trials(),
         ssh::trials(),

@@ -5,10 +5,9 @@ use uuid::Uuid;
 use super::account::{Account, Fate};
 use super::start::find;
 use super::{Apply, Told, go};
-use crate::config::{DiskEntry, Template};
 use crate::error::{Error, Result};
 use crate::plan::{Alter, Change, Class, DiskField, Field, NicField};
-use crate::spec::{Declared, Disk, Forward, Guard, Happening, Intent, Policy};
+use crate::spec::{Declared, Forward, Guard, Happening, Intent, Policy};
 use crate::store::Store;
 use crate::vm::{self, Reshape, Stopped};
 
@@ -121,12 +120,9 @@ impl Apply<'_> {
     }
 
     fn reshape(&self, store: &mut Store, work: &Alter, fields: &[Field]) -> Result<()> {
-        let resolve = fields.iter().any(|field| {
-            matches!(field, Field::Hypervisor | Field::Firmware | Field::Kernel | Field::Initramfs | Field::Cmdline)
-        });
-        let template =
-            Template { disks: work.target.disks.iter().map(as_it_is).collect(), ..work.entry.template.clone() };
-        let wish = Reshape { template: &template, resolve };
+        let anew = fields.contains(&Field::Hypervisor);
+        let template = work.template(anew);
+        let wish = Reshape { template: &template, resolve: anew || fields.contains(&Field::Firmware) };
         vm::reshape(self.site, store, &self.situation.config, work.spec.uuid, wish).map(drop)
     }
 
@@ -181,17 +177,6 @@ fn note(store: &mut Store, account: &Account<'_>, work: &Alter) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// A disk whose change waits stays what it is.
-fn as_it_is(disk: &Disk) -> DiskEntry {
-    DiskEntry {
-        name: disk.name.clone(),
-        path: disk.source.clone(),
-        image: None,
-        size: disk.size,
-        readonly: disk.readonly,
-    }
 }
 
 fn start_again(store: &mut Store, vm: Uuid, wanted: bool) -> Result<()> {

@@ -13,6 +13,8 @@ pub(super) struct Draft<'a> {
     restart: bool,
     /// It runs, and is to run on.
     runs: bool,
+    /// Files of it are missing: it starts no more, whatever it is made to.
+    pub(super) broken: bool,
     pub(super) changes: Vec<Change>,
     pub(super) target: VmSpec,
     pub(super) declared: Declared,
@@ -32,6 +34,7 @@ impl<'a> Draft<'a> {
             entry,
             restart: wishes.restart,
             runs,
+            broken: !seen.seed || seen.disks.values().any(Option::is_none),
             changes: Vec::new(),
             target: seen.record.spec.clone(),
             declared: seen.record.declared.clone().unwrap_or_default(),
@@ -49,12 +52,17 @@ impl<'a> Draft<'a> {
 
     /// Whether what needs a restart is done now.
     pub(super) fn restarts(&self) -> bool {
-        !self.runs || self.restart
+        !self.broken && (!self.runs || self.restart)
     }
 
     /// Notes a difference. `false`: it waits. What needs a restart costs nothing where nothing runs.
     pub(super) fn note(&mut self, class: Class, field: Field, old: Option<String>, new: Option<String>) -> bool {
-        let class = if class == Class::Restart && !self.runs { Class::Live } else { class };
+        let class = match class {
+            Class::Restart if self.broken => Class::Replace,
+            Class::Live if self.broken && !self.runs && shapes(&field) => Class::Replace,
+            Class::Restart if !self.runs => Class::Live,
+            class => class,
+        };
         let needs = match class {
             Class::Restart if !self.restart => Some(Need::Restart),
             Class::Replace => Some(Need::Replace(self.name().clone())),
@@ -78,4 +86,9 @@ impl<'a> Draft<'a> {
             set(&mut self.target, new);
         }
     }
+}
+
+/// Whether it is of the machine, and not of how it is kept and what is noted of it.
+fn shapes(field: &Field) -> bool {
+    matches!(field, Field::Vcpu | Field::Vram | Field::Disk(..) | Field::Nic(..))
 }

@@ -1,12 +1,14 @@
 //! The NICs, by place. What a port lets through and what leads to it follows as it runs.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::draft::Draft;
 use super::text::{list, maybe, shown, yes};
-use crate::config::{Keeping, Network};
+use crate::config::{Keeping, Network, check_address};
 use crate::error::Result;
 use crate::hypervisor::driver;
 use crate::plan::change::{Class, Field, NicField};
-use crate::spec::{Address, Forward, Guard, Link, Nic, Switch, VmSpec};
+use crate::spec::{Address, Link, Nic, Subnet, Switch, VmSpec};
 use crate::template::{self, PlannedNic, Settled};
 
 pub(super) fn compare(draft: &mut Draft<'_>) -> Result<()> {
@@ -30,7 +32,7 @@ pub(super) fn compare(draft: &mut Draft<'_>) -> Result<()> {
                     nics.push(old.clone());
                 }
             }
-            (Some(old), Some(new)) => nics.push(one(draft, old, new)),
+            (Some(old), Some(new)) => nics.push(one(draft, old, new, &wanted)),
         }
     }
     draft.target.nics = nics;
@@ -75,15 +77,17 @@ fn bridge_text(link: &Link) -> Option<String> {
     Some(format!("{bridge} ({switch}{})", if kept { "" } else { ", somebody else's" }))
 }
 
-/// What one that stays comes to now.
-fn one(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic) -> Nic {
-    let address = address(draft, old, new);
+/// What one that stays comes to now. `wanted`: all that the VM is to have.
+fn one(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic, wanted: &[PlannedNic]) -> Nic {
+    let address = address(draft, old, new, wanted);
     let nic = new.nic(draft.spec().uuid, old.index, address);
-    let field = |field| Field::Nic(old.index, field);
-    let mut row = |class, name, old: Option<String>, new: Option<String>| {
-        if old != new {
-            draft.note(class, field(name), old, new);
-        }
+    let moves = old.network != nic.network;
+    // A MAC that nobody asks for is the one it has.
+    let keeps = !moves && new.mac.is_none() && wanted.iter().all(|other| other.mac != Some(old.mac));
+    let nic = Nic { mac: if keeps { old.mac } else { nic.mac }, ..nic };
+    let fixed = old.link == Link::User && !driver(draft.spec().hypervisor).capabilities().resize.forwards;
+    let mut row = |class, field, old_text: Option<String>, new_text: Option<String>| {
+        old_text == new_text || draft.note(class, Field::Nic(old.index, field), old_text, new_text)
     };
     row(Class::Restart, NicField::Network, shown(&old.network), shown(&nic.network));
     row(Class::Restart, NicField::Type, shown(&kind(&old.link)), shown(&kind(&nic.link)));
@@ -92,49 +96,73 @@ fn one(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic) -> Nic {
     row(Class::Restart, NicField::Mtu, maybe(&old.mtu), maybe(&nic.mtu));
     row(Class::Restart, NicField::Vlan, maybe(&old.vlan), maybe(&nic.vlan));
     // Another port has its own rules from its beginning.
-    let anew = old.network != nic.network || old.link != nic.link;
-    let guards = if anew { Class::Restart } else { Class::Live };
-    let fixed = old.link == Link::User && !driver(draft.spec().hypervisor).capabilities().resize.forwards;
-    let forwards = if fixed { Class::Restart } else { guards };
-    let mut row = |class, name, old: Option<String>, new: Option<String>| {
-        if old != new {
-            draft.note(class, field(name), old, new);
-        }
-    };
-    row(forwards, NicField::Ports, list(&old.forwards), list(&nic.forwards));
+    let anew = moves || old.link != nic.link;
+    let class = if anew { Class::Restart } else { Class::Live };
+    let ports = if fixed { Class::Restart } else { class };
+    let forwards = row(ports, NicField::Ports, list(&old.forwards), list(&nic.forwards));
     let (before, after) = (old.guard.clone().unwrap_or_default(), nic.guard.clone().unwrap_or_default());
-    row(guards, NicField::Allow, list(&before.allow), list(&after.allow));
-    row(guards, NicField::Deny, list(&before.deny), list(&after.deny));
-    row(guards, NicField::Rate, maybe(&before.rate), maybe(&after.rate));
-    row(guards, NicField::Spoof, yes(&before.spoof), yes(&after.spoof));
+    let mut guard = row(class, NicField::Allow, list(&before.allow), list(&after.allow));
+    guard &= row(class, NicField::Deny, list(&before.deny), list(&after.deny));
+    guard &= row(class, NicField::Rate, maybe(&before.rate), maybe(&after.rate));
+    guard &= row(class, NicField::Spoof, yes(&before.spoof), yes(&after.spoof));
     if draft.restarts() {
         return nic;
     }
-    let live_guard: Option<Guard> = if anew { old.guard.clone() } else { nic.guard };
-    let live_forwards: Vec<Forward> = if anew || fixed { old.forwards.clone() } else { nic.forwards };
-    Nic { guard: live_guard, forwards: live_forwards, ..old.clone() }
+    let mut kept = old.clone();
+    if forwards {
+        kept.forwards = nic.forwards;
+    }
+    if guard && !anew {
+        kept.guard = nic.guard;
+    }
+    kept
 }
 
-/// The address it has, as long as it is one that it should have.
-fn address(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic) -> Option<Address> {
-    let has = old.address.as_ref().filter(|_| old.network == new.network);
+/// The address it has, as long as it is one that it can have.
+fn address(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic, wanted: &[PlannedNic]) -> Option<Address> {
+    let stays = old.network == new.network;
     let fits = |address: &&Address| {
-        let subnet = new.subnet.as_ref().is_some_and(|subnet| {
-            subnet.net.contains(&address.ip.addr()) && subnet.net.prefix_len() == address.ip.prefix_len()
-        });
-        subnet && new.address.is_none_or(|asked| asked == address.ip.addr())
+        let ip = address.ip.addr();
+        let asked = wanted.iter().any(|other| other.network == old.network && other.address == Some(ip));
+        let wanted = if asked { new.address == Some(ip) } else { new.address.is_none() };
+        let of = |subnet: &Subnet| check_address(subnet.net, subnet.gateway, &subnet.dns, ip).is_ok();
+        stays && wanted && new.subnet.as_ref().is_some_and(of)
     };
-    if let Some(kept) = has.filter(fits) {
-        return Some(kept.clone());
-    }
-    let was = old.address.as_ref().map(|address| address.ip.addr().to_string());
-    let becomes = match (new.address, &new.subnet) {
-        (Some(asked), _) => Some(asked.to_string()),
+    let kept = old.address.as_ref().filter(fits).map(|address| address.ip.addr());
+    let becomes = match (kept.or(new.address), &new.subnet) {
+        (Some(ip), Some(subnet)) => Some(reached(ip, subnet.net.prefix_len(), subnet.gateway, &subnet.dns)),
         (None, Some(subnet)) => Some(format!("one of {}", subnet.net)),
-        (None, None) => None,
+        (_, None) => None,
     };
-    if was != becomes && (old.network == new.network || new.address.is_some()) {
+    let was = old.address.as_ref();
+    let was = was.map(|was| reached(was.ip.addr(), was.ip.prefix_len(), was.gateway, &was.dns));
+    if was == becomes {
+        return old.address.clone();
+    }
+    if stays || new.address.is_some() {
+        let (was, becomes) = shortened(was, becomes);
         draft.note(Class::Restart, Field::Nic(old.index, NicField::Address), was, becomes);
     }
     None
+}
+
+/// An address, and what is known with it, in the order of what a person looks for.
+fn reached(ip: Ipv4Addr, length: u8, gateway: Option<Ipv4Addr>, dns: &[IpAddr]) -> String {
+    let gateway = gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+    let dns = list(dns).map(|dns| format!(", dns {dns}")).unwrap_or_default();
+    format!("{ip}/{length}{gateway}{dns}")
+}
+
+/// The addresses alone, where they tell the two apart.
+fn shortened(was: Option<String>, becomes: Option<String>) -> (Option<String>, Option<String>) {
+    let short = |text: &Option<String>| {
+        text.as_ref().map(|text| match text.starts_with("one of") {
+            true => text.clone(),
+            false => text.split('/').next().unwrap_or(text).to_owned(),
+        })
+    };
+    match (short(&was), short(&becomes)) {
+        (one, other) if one != other => (one, other),
+        _ => (was, becomes),
+    }
 }

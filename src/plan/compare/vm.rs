@@ -143,8 +143,7 @@ fn running(draft: &mut Draft<'_>, lives: bool) -> Option<bool> {
     }
     let (class, becomes) = if wanted { (Class::Start, State::Running) } else { (Class::Stop, State::Stopped) };
     let mut change = row(class, Field::Running, shown(&draft.seen.state), shown(&becomes));
-    let missing = !draft.seen.seed || draft.seen.disks.values().any(Option::is_none);
-    if wanted && missing {
+    if wanted && draft.broken {
         change.needs = Some(Need::Replace(draft.name().clone()));
     }
     let run = change.needs.is_none().then_some(wanted);

@@ -1,0 +1,98 @@
+//! `v plan` itself; what plans come to is in `tests/golden/plans`.
+
+use std::fs;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use super::{config, hang_switch, world};
+use crate::trials;
+use crate::world::{Outcome, World};
+
+pub fn trials() -> Vec<Trial> {
+    trials![what_would_be_done_is_told_and_nothing_is_done, a_vm_made_by_hand, a_wrong_config_changes_nothing]
+}
+
+const RESTING: &str = "[[vm]]\nname = 'web'\ntemplate = 'xs'\nrunning = false\n";
+
+/// Everything below the root, with what is in it.
+fn files(world: &World) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![world.root()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.is_file() {
+                found.push((path.clone(), fs::read(&path).expect("a file")));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn rows(world: &World, code: i32, options: &[&str]) -> Vec<Value> {
+    let run = world.v(["plan", "-o", "json"].iter().chain(options)).fails(code, &[]);
+    assert_eq!(run.stderr, "");
+    serde_json::from_str(&run.stdout).expect("rows")
+}
+
+fn what_would_be_done_is_told_and_nothing_is_done() -> Outcome {
+    let world = world();
+    world.config(&config(&world, RESTING));
+    let before = files(&world);
+    let run = world.v(["plan"]).fails(10, &["1 VM to create"]);
+    assert!(run.stdout.contains("xs: 1 vCPU, 512MiB, disk os 16MiB, net main"), "{}", run.stdout);
+    assert!(!run.stderr.contains("error"), "{}", run.stderr);
+    assert_eq!(rows(&world, 10, &[])[0]["change"], "create");
+    assert_eq!(files(&world), before, "a plan is only told");
+
+    world.v(["apply", "--yes"]).ok();
+    let run = world.v(["plan"]).ok();
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("", "nothing to do\n"));
+    assert_eq!(rows(&world, 0, &[]), Vec::<Value>::new());
+
+    // The switch is not asked.
+    let switch = hang_switch(&world);
+    let folder = world.info("web")["folder"].as_str().expect("a folder").to_owned();
+    fs::rename(format!("{folder}/os.raw"), world.dir().join("aside.raw")).expect("the disk is taken away");
+    let before = files(&world);
+    let run = world.v(["plan"]).fails(10, &["1 change of `web` waits for `--replace web`"]);
+    assert!(run.stdout.contains("missing"), "{}", run.stdout);
+    assert!(run.took < Duration::from_secs(5), "{:?}", run.took);
+    assert!(!switch.is_asked(), "a plan starts no program");
+    assert_eq!(files(&world), before, "nor is it done when something is wrong");
+    world.v(["plan", "--replace", "wbe"]).fails(2, &["did you mean `web`?"]);
+    Ok(())
+}
+
+fn a_vm_made_by_hand() -> Outcome {
+    let world = world();
+    world.v(["vm", "create", "-t", "xs", "-n", "web"]).ok();
+    world.v(["vm", "create", "-t", "xs", "-n", "lab"]).ok();
+    world.config(&config(&world, &format!("{RESTING}vcpu = 2\n")));
+    world.v(["plan"]).fails(4, &["refused: `web`: a VM that was made by hand", "hint: `v apply --adopt web`"]);
+    let refused = rows(&world, 4, &[]);
+    assert_eq!((refused.len(), &refused[0]["change"]), (1, &Value::from("refused")), "{refused:?}");
+    let adopted = rows(&world, 10, &["--adopt", "web"]);
+    let fields: Vec<_> = adopted.iter().map(|row| row["field"].as_str().expect("a field")).collect();
+    assert_eq!(fields, ["declared", "vcpu"], "what nobody declares is nobody's business");
+    Ok(())
+}
+
+fn a_wrong_config_changes_nothing() -> Outcome {
+    let world = world();
+    world.config(&config(&world, RESTING));
+    world.v(["apply", "--yes"]).ok();
+    let before = world.ls();
+    world.config(&config(&world, &RESTING.replace("'xs'", "'sx'")));
+    for verb in [&["plan"][..], &["apply", "--yes"]] {
+        let run = world.v(verb).fails(2, &["there is no such `[[template.vm]]`", "did you mean `xs`?"]);
+        assert_eq!(run.stdout, "");
+    }
+    assert_eq!(world.ls(), before, "what was applied is in force");
+    Ok(())
+}
