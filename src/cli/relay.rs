@@ -55,6 +55,8 @@ fn place(command: &Command) -> Place {
             | vm::Command::Pause(_)
             | vm::Command::Resume(_)
             | vm::Command::Rename(_)
+            | vm::Command::Protect(_)
+            | vm::Command::Export(_)
             | vm::Command::Delete(_)
             | vm::Command::Console(_)
             | vm::Command::Log(_)
@@ -76,6 +78,8 @@ fn place(command: &Command) -> Place {
             | network::Command::Down(_)
             | network::Command::Repair(_),
         )
+        | Command::Plan(_)
+        | Command::Apply(_)
         | Command::Events(_)
         | Command::Doctor(_)
         | Command::Repair(_) => Place::Helper,
@@ -137,6 +141,7 @@ pub(super) fn ordered(cli: Cli) -> Result<Cli> {
     let mut inner = Cli { root: cli.root, ..allowed(words)? };
     match &mut inner.command {
         Command::Vm(vm::Command::Create(create)) => create.take_enclosed(&enclosed)?,
+        Command::Apply(apply) => apply.take_enclosed(&enclosed)?,
         Command::Doctor(doctor) => doctor.asked_by_member(),
         _ => {}
     }
@@ -204,6 +209,7 @@ pub(super) fn elsewhere(cli: Cli, ui: &Ui) -> Result<ControlFlow<u8, Cli>> {
         command => {
             let enclosed = match &command {
                 Command::Vm(vm::Command::Create(create)) => create.enclose()?,
+                Command::Apply(apply) => apply.enclose()?,
                 _ => Vec::new(),
             };
             let stdio = Stdio::inherited().or_failed(failed)?;
@@ -281,6 +287,8 @@ mod tests {
             ("vm ls -o json", true),
             ("-v vm delete --force --all", true),
             ("vm console web", true),
+            ("vm protect --off web", true),
+            ("vm export web", true),
             ("vm ssh-target -- web", true),
             ("vm ssh-proxy -- vm/web", true),
             ("vm ssh-hosts", true),
@@ -290,6 +298,8 @@ mod tests {
             ("network ls", true),
             ("network up --all", true),
             ("network up --as-unit main", false),
+            ("plan --restart --replace web -o json", true),
+            ("apply --yes --adopt web", true),
             ("doctor", true),
             ("vm ssh web", false),
             ("config check /etc/shadow", false),

@@ -8,6 +8,8 @@ pub const MAX_VCPU: u32 = 255;
 pub const MIN_VRAM: Size = Size::mib(16);
 /// Far above any host; it catches a unit that was meant otherwise.
 pub const MAX_VRAM: Size = Size::gib(16 * 1024);
+/// What memory grows by while a VM runs: a guest takes it in blocks of this size.
+pub const VRAM_STEP: Size = Size::mib(128);
 /// Together with [`MAX_DISKS`], the first-boot volume and the hypervisor's own devices they fit
 /// into the 32 slots of one PCI bus.
 pub const MAX_NICS: usize = 8;
@@ -36,6 +38,25 @@ pub fn check_vram(vram: Size) -> Result<(), String> {
     Ok(())
 }
 
+/// The reason completes the sentence "`vcpu-max` …".
+pub fn check_vcpu_max(vcpu: u32, max: u32) -> Result<(), String> {
+    check_vcpu(max)?;
+    if max < vcpu {
+        return Err(format!("is {max}, less than the `vcpu` of {vcpu}"));
+    }
+    Ok(())
+}
+
+/// The reason completes the sentence "`vram-max` …".
+pub fn check_vram_max(vram: Size, max: Size) -> Result<(), String> {
+    check_vram(max)?;
+    let more = max.bytes().saturating_sub(vram.bytes());
+    if more == 0 || !more.is_multiple_of(VRAM_STEP.bytes()) {
+        return Err(format!("is {max}, and must be more than the `vram` of {vram} by a multiple of {VRAM_STEP}"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +76,25 @@ mod tests {
         ];
         for (vram, fits) in rows {
             assert_eq!(check_vram(vram).is_ok(), fits, "{vram}");
+        }
+    }
+
+    #[test]
+    fn room_to_grow() {
+        for (vcpu, max, fits) in [(1, 1, true), (1, 255, true), (2, 1, false), (1, 256, false)] {
+            assert_eq!(check_vcpu_max(vcpu, max).is_ok(), fits, "{vcpu} {max}");
+        }
+        let rows = [
+            (Size::gib(2), Size::gib(2), false),
+            (Size::gib(2), Size::gib(1), false),
+            (Size::gib(2), Size::mib(2048 + 64), false),
+            (Size::gib(2), Size::mib(2048 + 128), true),
+            (Size::mib(300), Size::mib(300 + 256), true),
+            (Size::gib(2), Size::gib(16 * 1024), true),
+            (Size::gib(2), Size::gib(16 * 1024 + 2), false),
+        ];
+        for (vram, max, fits) in rows {
+            assert_eq!(check_vram_max(vram, max).is_ok(), fits, "{vram} {max}");
         }
     }
 }

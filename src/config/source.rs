@@ -109,9 +109,10 @@ impl Source {
             }
             Problem::WrongType { expected, found, brackets } => {
                 let error = self.error(&span, format!("{whole} must be {expected}, not {found}"));
+                let header = header(&path);
                 match brackets {
-                    Some(true) => error.hint(format!("write `[[{path}]]`, with two brackets on each side")),
-                    Some(false) => error.hint(format!("write `[{path}]`, with one bracket on each side")),
+                    Some(true) => error.hint(format!("write `[[{header}]]`, with two brackets on each side")),
+                    Some(false) => error.hint(format!("write `[{header}]`, with one bracket on each side")),
                     None => error,
                 }
             }
@@ -200,6 +201,11 @@ fn index(value: &Spanned<DeValue<'_>>, path: String, places: &mut HashMap<String
     places.insert(path, value.span());
 }
 
+/// What stands in a table's brackets: its path without the numbers.
+fn header(path: &str) -> String {
+    path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
+}
+
 /// "did you mean `x`?", if a known word is near.
 pub(super) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, known).map(|near| format!("did you mean `{near}`?"))
@@ -247,7 +253,7 @@ mod tests {
             (
                 "zzzzzzzz = 1".into(),
                 "line 1, column 1: unknown key `zzzzzzzz` at the top level",
-                Some("the keys it knows: `node`, `network`, `image` and `template`"),
+                Some("the keys it knows: `node`, `network`, `image`, `template` and `vm`"),
             ),
             (
                 "[node]\nacel = 'kvm'".into(),

@@ -43,14 +43,17 @@ mod steps;
 mod stop;
 mod sweep;
 mod unit;
+mod user_data;
 
 pub use crate::disk::Part;
-pub use alter::{Reshape, finish_held as finish_reshape, reshape, set_guard, set_policy, set_ports};
-pub use alter::{check_resize, grow_disk, live_forwards, resize};
+pub use alter::{
+    Reshape, check_resize, finish_held as finish_reshape, grow_disk, live_forwards, reshape, resize, set_guard,
+    set_policy, set_ports,
+};
 pub use autostart::{Group, autostart};
 pub use beside::{helpers, line, line_end};
 pub use create::{Create, create};
-pub use delete::delete;
+pub use delete::{check_unprotected, delete};
 pub use launch::{Purpose, READY_FD, Starting, arguments};
 pub use leftovers::{awaits_another_run, clear_run, end_helpers, told};
 pub use limits::limit;
@@ -69,3 +72,4 @@ pub use steps::{Mark, Steps, opening};
 pub use stop::{Stopped, force_stop, kill_unwatched, pause, resume, stop};
 pub use sweep::sweep;
 pub use unit::{Order, limits_hold, serves as runs_units, take_order};
+pub use user_data::user_data;

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::super::draft::{Draft, Placed};
+use super::super::draft::Draft;
 use super::super::file::{DiskEntry, Template};
-use super::super::limits::{MAX_DISKS, MAX_NICS, MAX_SECONDS, SECTOR, check_vcpu, check_vram};
+use super::super::limits::{
+    MAX_DISKS, MAX_NICS, MAX_SECONDS, SECTOR, check_vcpu, check_vcpu_max, check_vram, check_vram_max,
+};
+use super::super::placed::Placed;
 use super::{meant, net};
 use crate::error::Result;
 
@@ -34,9 +37,16 @@ fn check_policy(template: &Placed<Template>) -> Result<()> {
 }
 
 pub(super) fn check(template: &Placed<Template>, draft: &Draft) -> Result<()> {
-    let Template { vcpu, vram, kernel, initramfs, cmdline, firmware, disks, nets, .. } = &template.entry;
+    let Template { vcpu, vram, vcpu_max, vram_max, kernel, initramfs, cmdline, firmware, disks, nets, .. } =
+        &template.entry;
     check_vcpu(*vcpu).map_err(|what| template.wrong("vcpu", what))?;
     check_vram(*vram).map_err(|what| template.wrong("vram", what))?;
+    if let Some(max) = *vcpu_max {
+        check_vcpu_max(*vcpu, max).map_err(|what| template.wrong("vcpu-max", what))?;
+    }
+    if let Some(max) = *vram_max {
+        check_vram_max(*vram, max).map_err(|what| template.wrong("vram-max", what))?;
+    }
     check_policy(template)?;
     if kernel.is_some() && firmware.is_some() {
         return Err(template
@@ -109,7 +119,7 @@ fn check_disk(template: &Placed<Template>, index: usize, disk: &DiskEntry, draft
     match &disk.image {
         Some(image) if draft.images.iter().all(|known| known.entry.name != *image) => {
             let error = template.wrong(&key("image"), format_args!("is `{image}`, and there is no such `[[image]]`"));
-            Err(error.hint(meant(image, &draft.images, "[[image]]")))
+            Err(error.hint(meant(image, &draft.images, "an `[[image]]`")))
         }
         _ => Ok(()),
     }
@@ -132,6 +142,26 @@ mod tests {
             (vm("vram = 2", "vram = '15MiB'"), "`template.vm[0].vram` must be from 16MiB to 16TiB, not `15MiB`", ""),
             (vm("vram = 2", "vram = '17T'"), "not `17TiB`", ""),
             (vm("vram = 2", "vram = 0.3"), "`template.vm[0].vram` must be whole MiB, like `307MiB`", ""),
+            (
+                vm("vcpu = 1", "vcpu = 2, vcpu-max = 1"),
+                "line 1, column 52: `template.vm[0].vcpu-max` is 1, less than the `vcpu` of 2",
+                "",
+            ),
+            (vm("vcpu = 1", "vcpu = 1, vcpu-max = 256"), "`template.vm[0].vcpu-max` must be from 1 to 255", ""),
+            (
+                vm("vram = 2", "vram = 2, vram-max = 2"),
+                "`template.vm[0].vram-max` is 2GiB, and must be more than the `vram` of 2GiB by a multiple of 128MiB",
+                "",
+            ),
+            (vm("vram = 2", "vram = 2, vram-max = '2100M'"), "`template.vm[0].vram-max` is 2100MiB, and must", ""),
+            (vm("vram = 2", "vram = 2, vram-max = '17T'"), "`template.vm[0].vram-max` must be from 16MiB to 16TiB", ""),
+            (
+                vm("vram = 2", "vram = 2, labels = { Role = 'db' }"),
+                "`template.vm[0].labels`: `Role` is no label's name",
+                "",
+            ),
+            (vm("vram = 2", "vram = 2, labels.role = \"a\\nb\""), "the label `role` has a value of more than", ""),
+            (vm("vram = 2", "vram = 2, labels.role = 1"), "`template.vm[0].labels.role` must be a text", ""),
             (
                 vm("vram = 2", "vram = 2, autostart-order = 1"),
                 "`template.vm[0].autostart-order` is set for a VM that is not started with the host",
@@ -230,6 +260,7 @@ mod tests {
         for text in [
             VM.to_owned(),
             disk(&many("{ name = 'a#', size = 1 }", 16)),
+            vm("vram = 2", "vram = 2, vcpu-max = 1, vram-max = '2176M', protect = true, labels = { role = 'db' }"),
             vm("vram = 2", "vram = 0.5, kernel = 'a', initramfs = 'b', cmdline = 'quoted=\"a b\" #$(x)'"),
             "template.vm = [{ name = 'k', vcpu = 1, vram = 1, kernel = 'a' }]".to_owned(),
             disk("{ name = 'a', path = 'a', size = '10G', readonly = true }"),

@@ -1,7 +1,8 @@
 //! A VM that is there becomes another.
 //!
 //! ```text
-//! runs      size, policy, ports, guards: made and recorded, or neither
+//! runs      size, disks, policy, forwards, guards: recorded, and what runs follows at once, or the record
+//!           is put back
 //! at rest   the same, recorded; and by `reshape` all that a template says
 //! ```
 
@@ -15,6 +16,8 @@ mod policy;
 mod ports;
 mod reshape;
 mod resize;
+#[cfg(test)]
+mod tests;
 
 pub use cut_short::finish_held;
 pub(super) use cut_short::{finish, is_cut_short, is_recorded};
