@@ -34,8 +34,7 @@ pub use file::{
     Network, NetworkKind, NodeEntry, QemuEntry, Template,
 };
 pub use limits::{
-    MAX_DISKS, MAX_NICS, MAX_VCPU, MAX_VRAM, MIN_VRAM, VRAM_STEP, check_vcpu, check_vcpu_max, check_vram,
-    check_vram_max,
+    MAX_DISKS, MAX_NICS, MAX_VCPU, MAX_VRAM, MIN_VRAM, check_vcpu, check_vcpu_max, check_vram, check_vram_max,
 };
 pub use link::LinkEntry;
 #[cfg(test)]

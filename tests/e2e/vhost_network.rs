@@ -2,6 +2,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use virshle::host::Dirs;
+use virshle::spec::Size;
+use virshle::vm::{self, Site};
 
 use super::clean_stop::Writer;
 use super::liar::Lie;
@@ -43,7 +46,7 @@ fn a_guest(stage: &Stage) -> Outcome {
     world.config(&format!(
         "[node]\nhypervisor = \"qemu\"\naccel = \"tcg\"\nuser = \"nobody\"\novs-db = \"{}\"\n\
          [[network]]\nname = \"main\"\nbridge = \"{bridge}\"\nsubnet = \"10.99.44.0/24\"\n\
-         [[template.vm]]\nname = \"xs\"\nvcpu = 1\nvram = \"768MiB\"\n\
+         [[template.vm]]\nname = \"xs\"\nvcpu = 1\nvcpu-max = 2\nvram = \"768MiB\"\nvram-max = \"1GiB\"\n\
          kernel = {:?}\ninitramfs = {:?}\ncmdline = {:?}\n\
          [[template.vm.disk]]\nname = \"os\"\npath = {:?}\n\
          [[template.vm.net]]\nname = \"main\"\n[template.vm.net.type.vhost]\n",
@@ -67,6 +70,7 @@ fn a_guest(stage: &Stage) -> Outcome {
     // Switched, not looped back: the port's own counters have seen it.
     let statistics = ovs.vsctl(&["get", "Interface", "v1n0", "statistics:rx_packets"]).expect("statistics");
     assert!(statistics.trim().parse::<u64>().expect("a count") > 10, "{statistics}");
+    it_grows(stage);
     a_liar_is_not_heard(stage);
     the_switch_fails(stage, &ovs, bridge);
     // A switch that was started anew, and a port that was made anew, have the guard as well.
@@ -82,6 +86,33 @@ fn a_guest(stage: &Stage) -> Outcome {
     assert_eq!(ovs.vsctl(&["list-br"]).expect("bridges").trim(), "");
     world.assert_empty();
     Ok(())
+}
+
+/// The guest uses what it is given, and so does the switch, which maps its memory.
+fn it_grows(stage: &Stage) {
+    let world = &stage.world;
+    let guest = Side::of(stage, "plugged");
+    let count = |command: &str| guest.said(command).parse::<u64>().expect("a number");
+    let memory = || count("awk '/MemTotal/ { print $2 }' /proc/meminfo") >> 10;
+    let disk = || count("cat /sys/block/vda/size") >> 11;
+    let (memory_before, disk_before) = (memory(), disk());
+    assert_eq!(count("nproc"), 1);
+    let hypervisor = world.info("plugged")["hypervisor_pid"].clone();
+
+    let site = Site::new(Dirs::find(Some(&world.root())).expect("the folders"));
+    let mut store = site.store().expect("the store opens");
+    let uuid = world.info("plugged")["uuid"].as_str().and_then(|uuid| uuid.parse().ok()).expect("a UUID");
+    vm::resize(&site, &mut store, uuid, Some(2), Some(Size::gib(1))).expect("it is given more");
+    let os = "os".parse().expect("a name");
+    vm::grow_disk(&site, &mut store, uuid, &os, Size::mib(disk_before + 64)).expect("its disk grows");
+    eventually("the guest uses it", Duration::from_secs(60), || {
+        (count("nproc"), memory().saturating_sub(memory_before), disk() - disk_before) == (2, 256, 64)
+    });
+    // Its memory's pages come from what was added, too: the switch reads and writes them.
+    let sum = guest.said("head -c 300000000 /dev/zero | tail -c 300000000 | wc -c");
+    assert_eq!(sum, "300000000");
+    assert_eq!(world.info("plugged")["hypervisor_pid"], hypervisor, "the same run");
+    exercised("grown while it runs", "a real guest, with its vhost NIC");
 }
 
 /// There is no neighbour whose address it could take: any other is none of its own.

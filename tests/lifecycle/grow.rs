@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use rustix::process::Signal;
@@ -16,6 +16,7 @@ use virshle::store::{Record, Store};
 use virshle::vm::{self, Site};
 
 use super::{Stage, Test, alive, kill};
+use crate::fixtures::ovs::PrivateOvs;
 use crate::fixtures::payload::{self, Variant};
 use crate::world::{Outcome, World, eventually, exercised, need_program, skip, trial};
 
@@ -25,6 +26,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("a_new_supervisor_gives_more", a_new_supervisor_gives_more),
     ("the_next_run_has_what_was_added", the_next_run_has_what_was_added),
     ("a_disk_grows", a_disk_grows),
+    ("a_switch_is_told_of_new_memory", a_switch_is_told_of_new_memory),
 ];
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -238,6 +240,13 @@ fn the_next_run_has_what_was_added(stage: &Stage) -> Outcome {
     eventually("it runs again", LIMIT, || stage.world.state_of("a") == "running" && vm.pid(1) != first);
     assert_eq!((vm.has(), vm.recorded()), ((2, 192), (2, 192)));
     vm.resize(Some(3), Some(320)).expect("there is room as before");
+    // Nothing runs that could be given anything.
+    kill(vm.pid(1), Signal::KILL);
+    eventually("it waits", LIMIT, || stage.world.state_of("a") == "restarting");
+    for refused in [vm.resize(Some(3), None), vm.grow_disk(2)] {
+        let (kind, said) = words(refused);
+        assert!(kind == Kind::Refused && said.contains("about to be started again"), "{said}");
+    }
     stage.world.v(["vm", "stop", "--force", "--timeout", "0", "a"]).ok();
     stage.start("a");
     assert_eq!((vm.has(), vm.recorded()), ((3, 320), (3, 320)));
@@ -266,6 +275,42 @@ fn a_disk_grows(stage: &Stage) -> Outcome {
         assert_eq!((length(), recorded()), (expected, Some(Size::mib(mib))));
     }
     stage.start("a");
+    Ok(())
+}
+
+/// It maps all of it. One that hangs holds nothing up for long.
+fn a_switch_is_told_of_new_memory(stage: &Stage) -> Outcome {
+    let ovs = match PrivateOvs::start(true) {
+        Ok(ovs) => ovs,
+        Err(reason) => return skip(reason),
+    };
+    exercised("switch", "Open vSwitch with DPDK (vhost)");
+    let kernel = payload::build(stage.world.dir(), Variant::Halt).expect("the payload is built");
+    stage.config(&format!(
+        "{}[[template.vm.net]]\nname = \"lan\"\ntype = \"vhost\"\n[[network]]\nname = \"lan\"\nbridge = \"vsbr0\"\ncreate = true\n",
+        roomy(&kernel.display().to_string())
+    ));
+    let config = std::fs::read_to_string(stage.world.config_file()).expect("the config");
+    stage.world.config(&config.replacen("[node]\n", &format!("[node]\novs-db = \"{}\"\n", ovs.db), 1));
+    stage.create("roomy", "a");
+    stage.start("a");
+    let vm = Vm::of(&stage.world);
+    for (mib, expected) in [(192, (1, 192)), (448, (1, 448))] {
+        vm.resize(None, Some(mib)).expect("it is given more");
+        assert_eq!((vm.has(), vm.recorded()), (expected, expected));
+    }
+    assert_eq!(stage.world.row("a")["troubles"], serde_json::json!([]));
+
+    ovs.freeze_switch();
+    let asked = Instant::now();
+    let done = vm.resize(None, Some(576));
+    let took = asked.elapsed();
+    let stopped = stage.world.v(["vm", "stop", "--force", "--timeout", "0", "a"]);
+    ovs.thaw_switch();
+    assert!(took < LIMIT, "{took:?}");
+    assert_eq!(vm.recorded().1, if done.is_ok() { 576 } else { 448 }, "{done:?}");
+    assert!(stopped.ok().took < LIMIT);
+    stage.world.v(["vm", "delete", "a"]).ok();
     Ok(())
 }
 
