@@ -76,6 +76,7 @@ fn place(command: &Command) -> Place {
             | network::Command::Down(_)
             | network::Command::Repair(_),
         )
+        | Command::Plan(_)
         | Command::Events(_)
         | Command::Doctor(_)
         | Command::Repair(_) => Place::Helper,
@@ -290,6 +291,7 @@ mod tests {
             ("network ls", true),
             ("network up --all", true),
             ("network up --as-unit main", false),
+            ("plan --restart --replace web -o json", true),
             ("doctor", true),
             ("vm ssh web", false),
             ("config check /etc/shadow", false),

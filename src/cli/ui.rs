@@ -116,11 +116,7 @@ impl Ui {
         rows: &[T],
         table: impl FnOnce(&[T]) -> Table,
     ) -> Result<()> {
-        match format {
-            Format::Table => self.data(table(rows).render(self.colour_out)),
-            Format::Json => self.data(serde_json::to_string_pretty(rows).or_failed(|| "cannot write JSON".into())?),
-            Format::Yaml => self.data(serde_yaml_ng::to_string(rows).or_failed(|| "cannot write YAML".into())?),
-        }
+        self.data(rendered(format, rows, table, self.colour_out)?);
         Ok(())
     }
 
@@ -152,6 +148,20 @@ impl Ui {
     /// A progress bar that shows itself only when the work takes longer than half a second.
     pub(super) fn progress(&self) -> Bar {
         Bar { shown: io::stderr().is_terminal(), bar: Mutex::new(None) }
+    }
+}
+
+/// Rows as they are printed.
+pub(super) fn rendered<T: Serialize>(
+    format: Format,
+    rows: &[T],
+    table: impl FnOnce(&[T]) -> Table,
+    colour: bool,
+) -> Result<String> {
+    match format {
+        Format::Table => Ok(table(rows).render(colour)),
+        Format::Json => serde_json::to_string_pretty(rows).or_failed(|| "cannot write JSON".into()),
+        Format::Yaml => serde_yaml_ng::to_string(rows).or_failed(|| "cannot write YAML".into()),
     }
 }
 

@@ -11,5 +11,11 @@
 //! reading; and a plan is made anew by every command, so a killed `apply` is finished by the next.
 
 mod change;
+mod compare;
+mod digest;
+mod look;
 
 pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};
+pub use compare::compare;
+pub use digest::digest;
+pub use look::{Seen, Situation, look};

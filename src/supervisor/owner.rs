@@ -503,7 +503,12 @@ async fn interrupted(doors: &mut Doors) -> Option<oneshot::Sender<Reply>> {
                 Request::Status => {
                     let _ = asked.reply.send(Reply::State { state: State::Starting });
                 }
-                Request::Pause | Request::Resume | Request::StartNow => {
+                Request::Pause
+                | Request::Resume
+                | Request::Resize { .. }
+                | Request::GrowDisk { .. }
+                | Request::Forwards { .. }
+                | Request::StartNow => {
                     let error = Error::refused(Refusal::AlreadyStarting.to_string());
                     let _ = asked.reply.send(Reply::Failed { failure: Failure::from(&error) });
                 }

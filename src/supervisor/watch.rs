@@ -180,6 +180,9 @@ impl Watched<'_> {
             Request::Status => self.state(),
             Request::Pause => self.pause(machine, &actor).await,
             Request::Resume => self.resume(machine, &actor).await,
+            Request::Resize { vcpu, vram } => self.supervisor.resize(machine, vcpu, vram, &actor).await,
+            Request::GrowDisk { disk, size } => self.supervisor.grow_disk(machine, &disk, size, &actor).await,
+            Request::Forwards { nic, forwards } => self.supervisor.forward(machine, nic, forwards).await,
             Request::Stop { timeout_ms, intent } => match self.press(machine, intent, &actor).await {
                 Ok(()) => {
                     let waiting = Waiting { reply, restart: intent == Intent::Restart };

@@ -16,6 +16,7 @@
 //! ([`Steps`]), so that the next command sees it, says it, and undoes or finishes it ([`sweep`],
 //! [`reconcile`]). What else may be left behind is found and collected by [`repair`].
 
+mod alter;
 mod autostart;
 mod beside;
 pub mod control;
@@ -40,8 +41,10 @@ mod steps;
 mod stop;
 mod sweep;
 mod unit;
+mod user_data;
 
 pub use crate::disk::Part;
+pub use alter::{check_resize, grow_disk, live_forwards, resize};
 pub use autostart::{Group, autostart};
 pub use beside::{helpers, line, line_end};
 pub use create::{Create, create};
@@ -63,3 +66,4 @@ pub use steps::{Mark, Steps, opening};
 pub use stop::{Stopped, force_stop, kill_unwatched, pause, resume, stop};
 pub use sweep::sweep;
 pub use unit::{Order, limits_hold, serves as runs_units, take_order};
+pub use user_data::user_data;

@@ -4,7 +4,6 @@ mod autostart;
 mod console;
 mod create;
 mod delete;
-mod enclosed;
 mod history;
 mod info;
 mod log;

@@ -24,6 +24,7 @@ mod events;
 mod firmware;
 mod hotplug;
 mod process;
+mod resize;
 mod version;
 
 pub use firmware::firmware;
@@ -31,7 +32,7 @@ pub use version::{Version, version};
 
 use async_trait::async_trait;
 
-use super::{Call, Capabilities, Driver, Launch, Machine, Script, Spawned, UserNetworks};
+use super::{Call, Capabilities, Driver, Launch, Machine, Resize, Script, Spawned, UserNetworks};
 use crate::error::{OrFailed, Result};
 use crate::host::Handle;
 use crate::spec::{HypervisorKind, Link};
@@ -48,8 +49,17 @@ impl Driver for CloudHypervisor {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let user = UserNetworks::Passt;
-        Capabilities { vhost: true, tap: true, user, firmware: true, efi_vars: false, kernel: true, tcg: false }
+        Capabilities {
+            vhost: true,
+            tap: true,
+            user: UserNetworks::Passt,
+            firmware: true,
+            efi_vars: false,
+            kernel: true,
+            tcg: false,
+            // passt takes its ports when it starts, and no more after.
+            resize: Resize { memory: true, cpus: cfg!(target_arch = "x86_64"), forwards: false },
+        }
     }
 
     fn script(&self, launch: &Launch<'_>) -> Result<Script> {

@@ -1,0 +1,75 @@
+mod show;
+
+#[cfg(test)]
+mod golden;
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+
+use super::complete;
+use super::ui::{Format, Ui};
+use crate::error::Result;
+use crate::plan::{self, Wishes};
+use crate::spec::Name;
+use crate::vm::Site;
+
+pub(super) use show::{rows, table, talk};
+
+/// Say what `v apply` would do to bring the VMs to what the config declares
+///
+/// It changes nothing and asks no hypervisor and no guest. Exit code 0: nothing to do; 10: something
+/// to do; 4: something of it is refused.
+#[derive(Debug, Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    wished: Wished,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// What a person allows beyond what disturbs nobody.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Wished {
+    /// Restart VMs where a change needs it
+    #[arg(long)]
+    restart: bool,
+    /// Delete this VM with its disks and make it anew; may be given more than once
+    #[arg(long, value_name = "NAME", add = complete::vm_names())]
+    replace: Vec<Name>,
+    /// Take in this VM, which was made by hand, as the declared one of its name; may be given more
+    /// than once
+    #[arg(long, value_name = "NAME", add = complete::vm_names())]
+    adopt: Vec<Name>,
+}
+
+impl From<Wished> for Wishes {
+    fn from(wished: Wished) -> Self {
+        let set = |names: Vec<Name>| names.into_iter().collect::<BTreeSet<_>>();
+        Self { restart: wished.restart, replace: set(wished.replace), adopt: set(wished.adopt) }
+    }
+}
+
+impl Plan {
+    pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<u8> {
+        let situation = plan::look(site, &site.config()?)?;
+        let plan = plan::compare(&situation, &self.wished.into())?;
+        if !(plan.items.is_empty() && self.output == Format::Table) {
+            ui.rows(self.output, &rows(&plan), table)?;
+        }
+        if self.output == Format::Table {
+            talk(&plan).iter().for_each(|line| ui.say(line));
+        }
+        Ok(exit_code(&plan))
+    }
+}
+
+/// Of one who only asked.
+fn exit_code(plan: &plan::Plan) -> u8 {
+    match () {
+        () if plan.items.is_empty() => 0,
+        () if plan.refusals().next().is_some() => 4,
+        () => 10,
+    }
+}
