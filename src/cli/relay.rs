@@ -76,13 +76,14 @@ fn place(command: &Command) -> Place {
             | network::Command::Down(_)
             | network::Command::Repair(_),
         )
-        | Command::Plan(_)
         | Command::Events(_)
         | Command::Doctor(_)
         | Command::Repair(_) => Place::Helper,
         Command::SshConfig(_) => Place::Split,
         Command::Config(config::Command::Check(check)) if check.is_of_a_file() => Place::Caller,
         Command::Config(config::Command::Check(_)) => Place::Helper,
+        Command::Plan(plan) if plan.is_of_a_file() => Place::Caller,
+        Command::Plan(_) => Place::Helper,
         Command::Config(config::Command::Schema)
         | Command::Completions(_)
         | Command::Man(_)
@@ -292,6 +293,7 @@ mod tests {
             ("network up --all", true),
             ("network up --as-unit main", false),
             ("plan --restart --replace web -o json", true),
+            ("plan --config /root/secret", false),
             ("doctor", true),
             ("vm ssh web", false),
             ("config check /etc/shadow", false),
