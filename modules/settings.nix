@@ -111,6 +111,7 @@ in
       // optionalAttrs (node != { }) { inherit node; }
       // optionalAttrs (templates != [ ]) { template.vm = templates; };
 
+    # One that is written by hand stays, where nothing is said here.
     environment.etc."virshle/config.toml" = mkIf (cfg.settings != { }) { source = cfg.configFile; };
   };
 }

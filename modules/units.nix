@@ -4,6 +4,7 @@
 let
   inherit (lib) genAttrs mkForce mkIf;
   cfg = config.services.virshle;
+  applies = cfg.apply.enable && cfg.settings != { };
 
   # Hypervisors and switches where the config names none.
   environment.PATH = mkForce "/run/current-system/sw/bin";
@@ -41,7 +42,7 @@ in
           virshle-autostart = unit // {
             wantedBy = [ "multi-user.target" ];
           };
-          virshle-apply = mkIf cfg.apply.enable {
+          virshle-apply = mkIf applies {
             overrideStrategy = "asDropin";
             wantedBy = [ "multi-user.target" ];
             # It does what is to be done, and ends: that it runs again is how a new config arrives.
@@ -59,7 +60,7 @@ in
     };
 
     # `dry-activate` changes nothing, and says what a switch would do to the VMs.
-    system.activationScripts.virshle-plan = mkIf cfg.apply.enable {
+    system.activationScripts.virshle-plan = mkIf applies {
       supportsDryActivation = true;
       text = ''
         if [ "$NIXOS_ACTION" = dry-activate ]; then
