@@ -2,6 +2,7 @@
 //! prints: data goes to stdout, talk to stderr.
 
 mod access;
+mod apply;
 mod colour;
 mod complete;
 mod completions;
@@ -77,6 +78,7 @@ enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
     Plan(plan::Plan),
+    Apply(apply::Apply),
     Events(events::Events),
     Doctor(doctor::Doctor),
     Repair(repair::Repair),
@@ -143,6 +145,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8> {
         Command::Network(command) => network::run(command, &site, ui),
         Command::Config(command) => config::run(command, &site, ui),
         Command::Plan(plan) => return plan.run(&site, ui),
+        Command::Apply(apply) => apply.run(&site, ui),
         Command::Events(events) => events.run(&site, ui),
         Command::Doctor(doctor) => doctor.run(&site, ui),
         Command::Repair(repair) => repair.run(&site, ui),

@@ -58,6 +58,24 @@ impl Ui {
         talk(text.as_ref());
     }
 
+    /// Whether somebody is there to be asked.
+    pub(super) fn can_ask(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Whether the answer is yes; anything else is no, and so is the end of the input.
+    pub(super) fn ask(&self, question: &str) -> Result<bool> {
+        let _ = write!(io::stderr(), "{question} [y/N] ");
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).or_failed(|| "cannot read the answer".to_owned())?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// A table for a person, where stdout is for a script.
+    pub(super) fn say_table(&self, table: &Table) {
+        talk(&table.render(self.colour_err));
+    }
+
     /// A line of data. A reader that went away ends the program quietly, as in any pipe.
     pub(super) fn data(&self, text: impl AsRef<str>) {
         let mut out = io::stdout().lock();

@@ -160,7 +160,7 @@ fn paths(file: &mut File) -> Vec<(String, &mut PathBuf)> {
 
 /// The config that a text is, as if it stood in `/etc/virshle/config.toml`.
 #[cfg(test)]
-pub(super) fn of_text(text: &str) -> Result<Config> {
+pub(crate) fn of_text(text: &str) -> Result<Config> {
     let mut draft = Draft::default();
     add_text(&mut draft, Path::new("/etc/virshle/config.toml"), text.to_owned(), Some(Path::new("/home/anon")))?;
     draft.into_config()

@@ -38,6 +38,8 @@ pub use limits::{
     check_vram_max,
 };
 pub use link::LinkEntry;
+#[cfg(test)]
+pub(crate) use load::of_text;
 pub use load::{check, load};
 pub use network::{DEFAULT_BRIDGE, Keeping};
 pub(crate) use paths::{home, resolve};

@@ -22,5 +22,5 @@ pub use crate::host::{Progress, Quiet};
 pub use clone::{Cloned, Method, blank, bytes_needed, clone, free_space};
 pub use grow::grow;
 pub use mime::Part;
-pub use rename_seed::rename_seed;
+pub use rename_seed::{check_seed, rename_seed, write_network};
 pub use seed::{Seed, write_seed};

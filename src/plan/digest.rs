@@ -12,14 +12,18 @@ use crate::vm::{self, Part};
 /// The digest of user data that was read.
 pub fn digest(users: &UserData, parts: &[Part]) -> Result<String> {
     let users = serde_json::to_vec(users).or_failed(|| "cannot write the user data as JSON".to_owned())?;
-    let mut all = Sha256::new();
+    let mut all = Vec::new();
     let parts = parts.iter().map(|part| part.content.as_slice());
     for text in std::iter::once(users.as_slice()).chain(parts) {
         // With its length before it, no text can pass for two.
-        all.update((text.len() as u64).to_be_bytes());
-        all.update(text);
+        all.extend((text.len() as u64).to_be_bytes());
+        all.extend(text);
     }
-    Ok(all.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&all))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Digests of files; each is read once, however many VMs name it.

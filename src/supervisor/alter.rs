@@ -91,7 +91,8 @@ impl Supervisor<'_> {
         }
     }
 
-    fn recorded(&self) -> Result<Record> {
+    /// As it is by now: a guest that runs may have been given other things since it was started.
+    pub(super) fn recorded(&self) -> Result<Record> {
         self.site.store()?.get(self.spec.uuid)?.ok_or_else(|| Error::not_found("the VM is gone"))
     }
 }

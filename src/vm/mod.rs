@@ -9,6 +9,7 @@
 //! stop    ask the supervisor (control socket), wait for the end
 //! restart ask the supervisor, wait until it has run the VM again
 //! rename  record ─► first-boot volume ─► ports
+//! reshape new disks ─► record, with its addresses ─► disks in place ─► first-boot volume ─► owner
 //! delete  record `deleting` ─► ports ─► folders ─► row
 //! ```
 //!
@@ -24,6 +25,7 @@ mod create;
 mod delete;
 mod launch;
 mod leftovers;
+mod limits;
 pub mod networks;
 mod observe;
 mod reach;
@@ -44,13 +46,17 @@ mod unit;
 mod user_data;
 
 pub use crate::disk::Part;
-pub use alter::{check_resize, grow_disk, live_forwards, resize};
+pub use alter::{
+    Reshape, check_resize, finish_held as finish_reshape, grow_disk, live_forwards, reshape, resize, set_guard,
+    set_policy, set_ports,
+};
 pub use autostart::{Group, autostart};
 pub use beside::{helpers, line, line_end};
 pub use create::{Create, create};
-pub use delete::delete;
+pub use delete::{check_unprotected, delete};
 pub use launch::{Purpose, READY_FD, Starting, arguments};
 pub use leftovers::{awaits_another_run, clear_run, end_helpers, told};
+pub use limits::limit;
 pub use observe::{Observed, observe, reconcile};
 pub use reach::reach;
 pub use ready::{Goal, endpoint, wait_for};

@@ -17,7 +17,7 @@ use crate::plan::{self, Wishes};
 use crate::spec::Name;
 use crate::vm::Site;
 
-pub(super) use show::{rows, table, talk};
+pub(super) use show::{Row, rows, table, talk};
 
 /// Say what `v apply` would do to bring the VMs to what the config declares
 ///

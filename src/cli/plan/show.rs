@@ -22,7 +22,7 @@ pub(in crate::cli) struct Row {
     why: Option<String>,
     hint: Option<String>,
     #[serde(skip)]
-    class: Class,
+    pub(in crate::cli) class: Class,
 }
 
 pub(in crate::cli) fn rows(plan: &Plan) -> Vec<Row> {

@@ -10,9 +10,9 @@ use crate::cli::enclosed::Enclosed;
 use crate::cli::ui::Ui;
 use crate::error::{Error, Result};
 use crate::host::{self, Cancel};
-use crate::spec::{Forward, Label, Name, Size};
-use crate::template::{self, Overrides};
-use crate::vm::{self, Site};
+use crate::spec::{Forward, Label, Name, Size, VmSpec};
+use crate::template::{self, Overrides, UserData};
+use crate::vm::{self, Part, Site};
 
 /// Make VMs from a template: all of them, or none
 ///
@@ -73,7 +73,7 @@ impl Create {
             Some(enclosed) => enclosed.open(),
             None => vm::user_data(&self.user_data)?,
         };
-        let keyless = parts.is_empty() && users.users.iter().all(|user| user.ssh.authorized_keys.is_empty());
+        let keyless = is_keyless(&users, &parts);
         let config = site.config()?;
         let request = vm::Create {
             template: template::find(&config, &self.template)?.clone(),
@@ -92,11 +92,8 @@ impl Create {
         };
         let specs = vm::create(site, &config, &request, &Cancel::on_interrupt(), &ui.progress())?;
         for spec in &specs {
-            let forwards = spec.nics.iter().flat_map(|nic| &nic.forwards).map(|forward| format!(", {forward}"));
-            let address = spec.address().map(|address| format!(", {address}")).into_iter().chain(forwards);
-            let address = address.collect::<String>();
             let next = if self.start { String::new() } else { format!("; start it with `v vm start {}`", spec.name) };
-            ui.say(format!("created `{}` (number {}, on {}{address}){next}", spec.name, spec.number, spec.hypervisor));
+            ui.say(format!("{}{next}", created(spec)));
             ui.answer(spec.name.as_str());
         }
         if let (Some(spec), Some(memory)) = (specs.first(), host::memory_size())
@@ -105,7 +102,7 @@ impl Create {
             ui.say(format!("note: {} of memory is more than this host's {}", spec.vram, Size::mib(memory / Size::MIB)));
         }
         if keyless {
-            ui.say("note: no ssh key was found for the guest; make one with `ssh-keygen`, or name users with `-u`");
+            ui.say(KEYLESS);
         }
         if !self.start {
             return Ok(());
@@ -117,6 +114,22 @@ impl Create {
             .collect::<Result<Vec<_>>>()?;
         start::start_all(site, &mut store, records, Duration::from_secs(60), None, ui)
     }
+}
+
+pub(in crate::cli) const KEYLESS: &str =
+    "note: no ssh key was found for the guest; make one with `ssh-keygen`, or name users with `-u`";
+
+/// Whether nobody could log in by ssh.
+pub(in crate::cli) fn is_keyless(users: &UserData, parts: &[Part]) -> bool {
+    parts.is_empty() && users.users.iter().all(|user| user.ssh.authorized_keys.is_empty())
+}
+
+/// What was made, in a line.
+pub(in crate::cli) fn created(spec: &VmSpec) -> String {
+    let forwards = spec.nics.iter().flat_map(|nic| &nic.forwards).map(|forward| format!(", {forward}"));
+    let address = spec.address().map(|address| format!(", {address}")).into_iter().chain(forwards);
+    let address = address.collect::<String>();
+    format!("created `{}` (number {}, on {}{address})", spec.name, spec.number, spec.hypervisor)
 }
 
 fn whole(text: &str) -> Result<u32, String> {

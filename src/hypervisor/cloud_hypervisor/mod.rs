@@ -239,6 +239,23 @@ mod tests {
     }
 
     #[test]
+    fn room_for_more_is_made_where_there_is_to_be_some() {
+        let mut spec = spec(vec![]);
+        let body = |spec: &VmSpec| script(spec).unwrap().calls[1].body.clone().unwrap();
+        let without = body(&spec);
+        (spec.vcpu_max, spec.vram_max) = (Some(2), Some(Size::gib(2)));
+        assert_eq!(body(&spec), without, "no more than it begins with");
+        (spec.vcpu_max, spec.vram_max) = (Some(8), Some(Size::gib(3)));
+        let roomy = body(&spec);
+        assert_eq!(roomy["cpus"], json!({ "boot_vcpus": 2, "max_vcpus": 8 }));
+        let memory = json!({
+            "size": 2_u64 << 30, "shared": false, "hotplug_method": "Acpi", "hotplug_size": 1_u64 << 30,
+        });
+        assert_eq!(roomy["memory"], memory);
+        assert_eq!(roomy["disks"], without["disks"], "no disk has more queues than there are vCPUs at first");
+    }
+
+    #[test]
     fn a_user_network_is_passt_which_maps_the_memory() {
         let body = script(&spec(vec![tap(), Link::User])).unwrap().calls[1].body.clone().unwrap();
         assert_eq!(body["memory"]["shared"], json!(true));

@@ -21,10 +21,22 @@ pub(super) enum Failure {
     Missing(Forward),
 }
 
-/// Makes `wanted` the ports of this netdev: those that are not wanted go first, and a port that is
-/// there stays as it is, with its connections.
+/// Makes `wanted` the ports of this netdev; where that fails, they are what they were.
 pub(super) async fn set(qmp: &mut Qmp, netdev: &str, wanted: &[Forward]) -> Result<(), Failure> {
-    let there = list(qmp, netdev).await?;
+    let before = list(qmp, netdev).await?;
+    let done = change(qmp, netdev, &before, wanted).await;
+    if done.is_err() {
+        let there = list(qmp, netdev).await?;
+        if let Err(error) = change(qmp, netdev, &there, &before).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, netdev, "forwarded ports not put back");
+        }
+    }
+    done
+}
+
+/// Those that are not wanted go first: another may take their place. One that is there stays as it
+/// is, with its connections.
+async fn change(qmp: &mut Qmp, netdev: &str, there: &[Forward], wanted: &[Forward]) -> Result<(), Failure> {
     for forward in there.iter().filter(|forward| !wanted.contains(forward)) {
         let Forward { host_port, protocol, .. } = forward;
         let command = format!("hostfwd_remove {netdev} {protocol}:{}:{host_port}", host(forward));
@@ -82,4 +94,22 @@ fn parse(text: &str, netdev: &str) -> Vec<Forward> {
         Some(Forward { host, host_port: port.parse().ok()?, guest_port: guest_port.parse().ok()?, protocol })
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What QEMU 7.2 wrote of two NICs, one of which had a connection.
+    const CAPTURED: &str = "Hub -1 (net0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  TCP[SYN_SENT]      15       127.0.0.1 22221       10.0.2.15    22     0     0\r\n  TCP[HOST_FORWARD]   9       127.0.0.1 22221       10.0.2.15    22     0     0\r\n  UDP[HOST_FORWARD]   8               * 25353       10.0.2.15    53     0     0\r\nHub -1 (net1):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  TCP[HOST_FORWARD]  11               * 28080       10.0.2.15    80     0     0\r\n";
+
+    #[test]
+    fn each_netdev_has_its_own() {
+        let rows = [("net0", vec!["127.0.0.1:22221:22", "25353:53/udp"]), ("net1", vec!["28080:80"]), ("net", vec![])];
+        for (netdev, expected) in rows {
+            let expected: Vec<Forward> = expected.iter().map(|text| text.parse().unwrap()).collect();
+            assert_eq!(parse(CAPTURED, netdev), expected, "{netdev}");
+        }
+        assert_eq!(parse("", "net0"), []);
+    }
 }

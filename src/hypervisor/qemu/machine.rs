@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::qmp::{Qmp, QmpError, QmpEvent};
-use super::remedy::explain;
+use super::remedy::{explain, remedy};
 use super::{argv, forwards, resize};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle};
@@ -207,7 +207,10 @@ async fn in_time<E: std::error::Error + Send + Sync + 'static>(
 ) -> Result<()> {
     let failed = || Error::failed(format!("QEMU could not {aim}"));
     match timeout(CALL, work).await {
-        Ok(done) => done.map_err(|error| failed().source(error)),
+        Ok(done) => done.map_err(|error| match remedy(&error.to_string()) {
+            Some(remedy) => failed().hint(remedy).source(error),
+            None => failed().source(error),
+        }),
         Err(_) => Err(failed().source(format!("no answer in {} s", CALL.as_secs()))),
     }
 }

@@ -107,6 +107,6 @@ pub(super) async fn grow_disk(qmp: &mut Qmp, position: usize, to: Size) -> Resul
     }
 }
 
-async fn ask(qmp: &mut Qmp, command: &str, arguments: Option<Value>) -> Result<Value, QmpError> {
+pub(super) async fn ask(qmp: &mut Qmp, command: &str, arguments: Option<Value>) -> Result<Value, QmpError> {
     qmp.execute(command, arguments, CALL).await
 }

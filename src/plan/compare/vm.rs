@@ -82,15 +82,9 @@ fn known(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, seen: &Seen
 
 fn differences(draft: &mut Draft<'_>) -> Result<(), Error> {
     let (spec, entry) = (draft.spec(), draft.entry);
-    draft.value(
-        Class::Live,
-        Field::Template,
-        (&spec.template, &entry.template.name),
-        |name| shown(name),
-        |spec, new| {
-            spec.template = new.clone();
-        },
-    );
+    draft.value(Class::Live, Field::Template, (&spec.template, &entry.template.name), shown, |spec, new| {
+        spec.template = new.clone();
+    });
     machine::compare(draft);
     disks::compare(draft)?;
     nics::compare(draft)?;
