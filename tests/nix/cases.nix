@@ -3,6 +3,7 @@ let
   small = {
     vcpu = 1;
     vram = "2G";
+    disks.os.size = "5G";
   };
   lan = {
     type = "bridge";
