@@ -11,23 +11,30 @@ let
     subnet = "10.44.0.0/24";
   };
   # With something to refer to.
-  on =
-    virshle: {
-      services.virshle = {
-        enable = true;
-        templates.xs = small;
-        networks.lan = lan;
-      }
-      // virshle;
-    };
+  on = virshle: {
+    services.virshle = {
+      enable = true;
+      templates.xs = small;
+      networks.lan = lan;
+    }
+    // virshle;
+  };
   vms = vms: [
     (on { inherit vms; })
   ];
-  xs = { template = "xs"; };
-  twice = nic: vms {
-    a = xs // { nets.lan = nic; };
-    b = xs // { nets.lan = nic; };
+  xs = {
+    template = "xs";
   };
+  twice =
+    nic:
+    vms {
+      a = xs // {
+        nets.lan = nic;
+      };
+      b = xs // {
+        nets.lan = nic;
+      };
+    };
 in
 {
   off = [ ];
@@ -82,9 +89,13 @@ in
 
   emptied = [
     (on {
-      templates.xs = small // { nets.lan.ports = [ "8080:80" ]; };
+      templates.xs = small // {
+        nets.lan.ports = [ "8080:80" ];
+      };
       vms.a = xs;
-      vms.b = xs // { nets.lan.ports = [ ]; };
+      vms.b = xs // {
+        nets.lan.ports = [ ];
+      };
     })
   ];
 
@@ -103,12 +114,17 @@ in
         inherit lan;
         fast.subnet = "10.50.0.0/24";
       };
-      vms.a = xs // { nets.fast = { }; };
+      vms.a = xs // {
+        nets.fast = { };
+      };
       openvswitch = {
         enable = true;
         dpdk.enable = true;
         dpdk.pmdCpuMask = "0x6";
-        dpdk.socketMem = [ 512 256 ];
+        dpdk.socketMem = [
+          512
+          256
+        ];
         hugepages.count = 512;
       };
     })
@@ -156,7 +172,16 @@ in
   ];
 
   # Each is to be refused.
-  bad-two-vms = vms { a = xs; } ++ [ { services.virshle.settings.vm = [ { name = "a"; template = "xs"; } ]; } ];
+  bad-two-vms = vms { a = xs; } ++ [
+    {
+      services.virshle.settings.vm = [
+        {
+          name = "a";
+          template = "xs";
+        }
+      ];
+    }
+  ];
   bad-two-networks = vms { } ++ [ { services.virshle.networks.other.name = "lan"; } ];
   bad-mac = twice { mac = "02:00:00:00:00:AA"; } ++ [
     { services.virshle.vms.b.nets.lan.mac = "02:00:00:00:00:AA"; }
@@ -164,12 +189,18 @@ in
   bad-address = twice { address = "10.44.0.9"; };
   bad-ports = twice { ports = [ "8080:80" ]; };
   bad-ports-of-one-address = vms {
-    a = xs // { nets.lan.ports = [ "8080:80" ]; };
-    b = xs // { nets.lan.ports = [ "127.0.0.1:8080:80" ]; };
+    a = xs // {
+      nets.lan.ports = [ "8080:80" ];
+    };
+    b = xs // {
+      nets.lan.ports = [ "127.0.0.1:8080:80" ];
+    };
   };
   bad-ports-of-template = [
     (on {
-      templates.xs = small // { nets.lan.ports = [ "8080:80" ]; };
+      templates.xs = small // {
+        nets.lan.ports = [ "8080:80" ];
+      };
       vms.a = xs;
       vms.b = xs;
     })
@@ -184,36 +215,75 @@ in
     }
   ];
   bad-template = vms { a.template = "xl"; };
-  bad-network = vms { a = xs // { nets.wan = { }; }; };
+  bad-network = vms {
+    a = xs // {
+      nets.wan = { };
+    };
+  };
   bad-image = [
     (on {
       images.debian.path = "/srv/debian.raw";
-      templates.xs = small // { disks.os.image = "debain"; };
+      templates.xs = small // {
+        disks.os.image = "debain";
+      };
       vms.a = xs;
     })
   ];
-  bad-vhost = vms { a = xs // { nets.fast = { }; }; } ++ [
-    { services.virshle.networks.fast.subnet = "10.50.0.0/24"; services.virshle.openvswitch.enable = true; }
-  ];
+  bad-vhost =
+    vms {
+      a = xs // {
+        nets.fast = { };
+      };
+    }
+    ++ [
+      {
+        services.virshle.networks.fast.subnet = "10.50.0.0/24";
+        services.virshle.openvswitch.enable = true;
+      }
+    ];
   bad-protect = vms {
     a = xs // {
       onRemove = "delete";
       protect = true;
     };
   };
-  bad-memory = vms {
-    a = xs // { vramMax = "6G"; };
-    b = xs // { vram = "1536MiB"; };
-    c = xs // { running = false; };
-  } ++ [ { services.virshle.memoryLimit = 7; } ];
-  bad-hypervisor = vms { a = xs // { hypervisor = "qemu"; }; } ++ [
-    { services.virshle.hypervisors.qemu.enable = false; }
-  ];
+  bad-memory =
+    vms {
+      a = xs // {
+        vramMax = "6G";
+      };
+      b = xs // {
+        vram = "1536MiB";
+      };
+      c = xs // {
+        running = false;
+      };
+    }
+    ++ [ { services.virshle.memoryLimit = 7; } ];
+  bad-hypervisor =
+    vms {
+      a = xs // {
+        hypervisor = "qemu";
+      };
+    }
+    ++ [
+      { services.virshle.hypervisors.qemu.enable = false; }
+    ];
 
   # Each is near one that is refused.
   good-ports = vms {
-    a = xs // { nets.lan.ports = [ "10.0.0.1:8080:80" "5353:53/udp" ]; };
-    b = xs // { nets.lan.ports = [ "10.0.0.2:8080:80" "5353:53/tcp" ]; };
+    a = xs // {
+      nets.lan.ports = [
+        "10.0.0.1:8080:80"
+        "5353:53/udp"
+      ];
+    };
+    b = xs // {
+      nets.lan.ports = [
+        "10.0.0.2:8080:80"
+        "5353:53/tcp"
+      ];
+    };
   };
   good-subnets = vms { } ++ [
     {
@@ -232,9 +302,15 @@ in
       };
     }
   ];
-  good-memory = vms {
-    a = xs;
-    b = xs // { vram = "1.5G"; };
-    c = xs // { running = false; };
-  } ++ [ { services.virshle.memoryLimit = "3584MiB"; } ];
+  good-memory =
+    vms {
+      a = xs;
+      b = xs // {
+        vram = "1.5G";
+      };
+      c = xs // {
+        running = false;
+      };
+    }
+    ++ [ { services.virshle.memoryLimit = "3584MiB"; } ];
 }

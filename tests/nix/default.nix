@@ -2,15 +2,18 @@
 { lib }:
 let
   evaluate = import ./host.nix { inherit lib; };
-  documented = map (option: {
-    inherit (option) name type description;
-    example = option.example.text or null;
-    default = option.default.text or null;
-  }) (
-    lib.filter (option: !option.internal) (
-      lib.optionAttrSetToDocList { inherit ((evaluate [ ]).options) services; }
-    )
-  );
+  documented =
+    map
+      (option: {
+        inherit (option) name type description;
+        example = option.example.text or null;
+        default = option.default.text or null;
+      })
+      (
+        lib.filter (option: !option.internal) (
+          lib.optionAttrSetToDocList { inherit ((evaluate [ ]).options) services; }
+        )
+      );
 in
 {
   cases = lib.mapAttrs (_: modules: (evaluate modules).outcome) (import ./cases.nix);
