@@ -68,9 +68,12 @@ twice "networks" "networks" "network" networks
 ++ twice "images" "images" "image" images
 ++ twice "templates" "templates" "template.vm" templates
 ++ twice "VMs" "vms" "vm" vms
-++ unknown "template" "templates" (map (vm: {
-  by = "the VM `${vm.name}`";
-  name = vm.template;
-}) vms) templates
+++ unknown "template" "templates" (concatMap (
+  vm:
+  optional (vm.own ? template) {
+    by = "the VM `${vm.name}`";
+    name = vm.own.template;
+  }
+) vms) templates
 ++ unknown "network" "networks" (named "net" "name") networks
 ++ unknown "image" "images" (named "disk" "image") images

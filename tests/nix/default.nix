@@ -2,6 +2,7 @@
 { lib }:
 let
   evaluate = import ./host.nix { inherit lib; };
+  cases = import ./cases.nix;
   documented =
     map
       (option: {
@@ -16,6 +17,14 @@ let
       );
 in
 {
-  cases = lib.mapAttrs (_: modules: (evaluate modules).outcome) (import ./cases.nix);
+  cases = lib.mapAttrs (_: modules: (evaluate modules).outcome) cases.hosts;
+  # Whether each is taken all the same.
+  mistyped = lib.mapAttrs (
+    _: modules:
+    let
+      inherit ((evaluate modules).outcome) settings;
+    in
+    (builtins.tryEval (builtins.deepSeq settings true)).success
+  ) cases.mistyped;
   options = documented;
 }
