@@ -37,8 +37,9 @@ let
     };
 in
 {
-  # What options cannot be: refused by their types.
+  # What options cannot be: refused by their types, but for the one that is right.
   mistyped = {
+    right = vms { a = xs; };
     address = vms {
       a = xs // {
         nets.lan.address = "10.44.0";

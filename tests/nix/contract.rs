@@ -9,12 +9,18 @@ use std::path::{Path, PathBuf};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use super::{evaluated, writes_golden};
+use super::{case, evaluated, writes_golden};
 use crate::trials;
 use crate::world::Outcome;
 
 pub fn trials() -> Vec<Trial> {
-    trials![every_option_is_documented, the_page_has_every_option, the_page_has_every_key, what_the_page_names_is_there,]
+    trials![
+        every_option_is_documented,
+        the_page_has_every_option,
+        the_page_has_every_key,
+        the_example_says_every_key,
+        what_the_page_names_is_there,
+    ]
 }
 
 const PREFIX: &str = "services.virshle.";
@@ -196,12 +202,44 @@ fn the_page_has_every_option() -> Outcome {
     Ok(())
 }
 
-fn the_page_has_every_key() -> Outcome {
+fn grammar() -> Vec<String> {
     let schema = fs::read_to_string(root().join("public/config.schema.json")).expect("the schema");
     let schema: Value = serde_json::from_str(&schema).expect("JSON");
-    let mut expected = Vec::new();
-    keys(&schema, &schema, "", &mut expected);
-    assert!(expected.len() > 80 && expected.contains(&"vm.net.ports".to_owned()), "{expected:?}");
+    let mut found = Vec::new();
+    keys(&schema, &schema, "", &mut found);
+    assert!(found.len() > 80 && found.contains(&"vm.net.ports".to_owned()), "{found:?}");
+    found
+}
+
+/// The paths of what a file says.
+fn said(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(table) => {
+            for (name, value) in table {
+                said(value, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
+            }
+        }
+        Value::Array(entries) if entries.iter().all(Value::is_object) => {
+            entries.iter().for_each(|entry| said(entry, path, found));
+        }
+        _ => {
+            found.insert(path.to_owned());
+        }
+    }
+}
+
+/// So each option is seen to become its key.
+fn the_example_says_every_key() -> Outcome {
+    let mut found = BTreeSet::new();
+    said(&case("whole")?["settings"], "", &mut found);
+    let is_said = |key: &String| found.iter().any(|path| path == key || path.starts_with(&format!("{key}.")));
+    let missing: Vec<_> = grammar().into_iter().filter(|key| !is_said(key)).collect();
+    assert!(missing.is_empty(), "example.nix does not say {missing:?}");
+    Ok(())
+}
+
+fn the_page_has_every_key() -> Outcome {
+    let expected = grammar();
     let mut seen = BTreeSet::new();
     for row in rows() {
         assert_eq!(row.key, key(&row.option).unwrap_or_else(|| NONE.to_owned()), "{}", row.option);

@@ -79,6 +79,16 @@
       initramfs = "/srv/boot/initrd.img";
       cmdline = "console=ttyS0";
       protect = true;
+      nets.lan = {
+        address = "10.44.0.11";
+        mac = "02:00:00:00:00:02";
+        type = "tap";
+        ports = [ "8081:80" ];
+        allow = [ "tcp/80" ];
+        deny = [ "out tcp/25" ];
+        rate = "1Gbit";
+        spoof = true;
+      };
     };
 
     vms = {
@@ -89,7 +99,24 @@
         running = "leave";
         onRemove = "keep";
         labels.role = "db";
+        vcpuMax = 8;
+        vramMax = "12G";
+        hypervisor = "qemu";
+        firmware = "/opt/ch/OTHER.fd";
+        restart = "always";
+        watchdog = false;
+        autostart = true;
+        autostartOrder = 20;
+        autostartDelay = 0;
+        limits.cpus = 2;
+        limits.memory = "16G";
+        stopTimeout = 300;
         disks.data.size = "50G";
+        disks.log = {
+          image = "debian-12";
+          readonly = false;
+        };
+        disks.more.path = "/srv/images/more.raw";
         nets.lan = {
           address = "10.44.0.10";
           mac = "02:00:00:00:00:01";
@@ -116,6 +143,9 @@
       web = {
         template = "direct";
         running = false;
+        kernel = "/srv/boot/other/vmlinuz";
+        initramfs = "/srv/boot/other/initrd.img";
+        cmdline = "console=ttyS0 quiet";
         protect = false;
         onRemove = "delete";
       };

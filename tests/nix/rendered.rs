@@ -11,7 +11,7 @@ use crate::world::{Outcome, World};
 
 pub fn trials() -> Vec<Trial> {
     trials![
-        every_option_in_one_example,
+        the_example_is_toml,
         users_become_user_data,
         v_takes_every_config,
         a_vm_of_two_modules,
@@ -48,7 +48,7 @@ fn world(settings: &Value) -> World {
     world
 }
 
-fn every_option_in_one_example() -> Outcome {
+fn the_example_is_toml() -> Outcome {
     let example = case("whole")?;
     let file = here().join("example.toml");
     let text =
@@ -132,6 +132,12 @@ fn a_vm_of_two_modules() -> Outcome {
         ],
     }]);
     assert_eq!(*vm, expected, "{vm:#}");
+
+    // And `v` knows what is to be done for it.
+    let plan = world(&case("merged")?["settings"]).v(["plan", "-o", "json"]);
+    assert_eq!(plan.code, Some(10), "{plan:?}");
+    let rows: Value = serde_json::from_str(&plan.stdout).expect("JSON");
+    assert_eq!((&rows[0]["vm"], &rows[0]["change"]), (&json!("a"), &json!("create")), "{rows:#}");
     Ok(())
 }
 
