@@ -47,10 +47,10 @@ in
         ];
       });
 
+      # What comes in by a forward is let through by NixOS itself.
       extraForwardRules = mkIf config.networking.nftables.enable (
         concatMapStrings (device: ''
           iifname "${device}" accept
-          oifname "${device}" ct status dnat accept
         '') devices
       );
     };

@@ -63,3 +63,4 @@ optional (vhost != [ ] && !hugepages)
     "the declared VMs come to ${size.show sum} of memory together, more than `services.virshle.memoryLimit` (${size.show limit}). Give them less `vram` or `vramMax`, set `running = false` for one, or raise the limit."
 ++ missing "cloud-hypervisor" "cloudHypervisor"
 ++ missing "qemu" "qemu"
+++ optional (lib.elem cfg.user config.users.groups.virshle.members) "the user `${cfg.user}`, whom hypervisors run as, is a member of the group `virshle`: a guest that breaks out could command the host's VMs. Take it out of `services.virshle.members`, or set another `services.virshle.user`."

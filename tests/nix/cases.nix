@@ -327,6 +327,7 @@ in
         };
       }
       ++ [ { services.virshle.memoryLimit = 7; } ];
+    bad-member = [ (on { members = [ "virshle-vm" ]; }) ];
     bad-hypervisor =
       vms {
         a = xs // {

@@ -13,7 +13,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The case, and of each of its messages what must be in it: what is wrong, and what to do.
-const REFUSED: [(&str, &[[&str; 2]]); 15] = [
+const REFUSED: [(&str, &[[&str; 2]]); 16] = [
     ("bad-two-vms", &[["two VMs are named `a`", "in `vms` or in `settings.vm`"]]),
     ("bad-two-networks", &[["two networks are named `lan`", "Rename one of them"]]),
     ("bad-mac", &[["the VMs `a` and `b` have the MAC `02:00:00:00:00:aa`", "Leave `mac` out"]]),
@@ -46,6 +46,7 @@ const REFUSED: [(&str, &[[&str; 2]]); 15] = [
     ),
     ("bad-protect", &[["`onRemove = \"delete\"` and `protect = true`", "Set `onRemove = \"stop\"`"]]),
     ("bad-memory", &[["come to 7680 MiB of memory together", "(7 GiB). Give them less `vram`"]]),
+    ("bad-member", &[["the user `virshle-vm`", "Take it out of `services.virshle.members`"]]),
     ("bad-hypervisor", &[["the VM `a` asks for qemu", "`services.virshle.hypervisors.qemu.enable = true`"]]),
 ];
 
