@@ -36,10 +36,11 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
                 None => (site.config()?, site.dirs.config_file().display().to_string()),
             };
             ui.say(format!(
-                "`{what}` is fine: {}, {}, {}",
+                "`{what}` is fine: {}, {}, {}, {}",
                 count(config.templates.len(), "template"),
                 count(config.networks.len(), "network"),
-                count(config.images.len(), "image")
+                count(config.images.len(), "image"),
+                count(config.vms.len(), "VM")
             ));
         }
         Command::Schema => {

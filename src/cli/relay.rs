@@ -56,6 +56,7 @@ fn place(command: &Command) -> Place {
             | vm::Command::Resume(_)
             | vm::Command::Rename(_)
             | vm::Command::Protect(_)
+            | vm::Command::Export(_)
             | vm::Command::Delete(_)
             | vm::Command::Console(_)
             | vm::Command::Log(_)
@@ -288,6 +289,7 @@ mod tests {
             ("-v vm delete --force --all", true),
             ("vm console web", true),
             ("vm protect --off web", true),
+            ("vm export web", true),
             ("vm ssh-target -- web", true),
             ("vm ssh-proxy -- vm/web", true),
             ("vm ssh-hosts", true),

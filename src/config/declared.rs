@@ -208,3 +208,79 @@ impl JsonSchema for UserDataEntry {
         json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load::of_text;
+
+    #[test]
+    fn keys_and_values() {
+        let vm = |rest: &str| format!("[[vm]]\nname = 'db'\ntemplate = 'xs'\n{rest}");
+        let rows: Vec<(String, &str, Option<&str>)> = vec![
+            (
+                "[vm]\nname = 'db'".into(),
+                "line 1, column 1: `vm` must be a list, not a table",
+                Some("write `[[vm]]`, with two brackets on each side"),
+            ),
+            (
+                "[[vm]]\nname = 'db'".into(),
+                "line 1, column 1: `vm[0]` lacks `template`",
+                Some("add `template = …` to it"),
+            ),
+            ("[[vm]]\ntemplate = 'xs'".into(), "line 1, column 1: `vm[0]` lacks `name`", Some("add `name = …` to it")),
+            (
+                vm("on_remove = 'stop'"),
+                "line 4, column 1: unknown key `on_remove` in `vm[0]`",
+                Some("did you mean `on-remove`?"),
+            ),
+            (
+                vm("userdata = 'a'"),
+                "line 4, column 1: unknown key `userdata` in `vm[0]`",
+                Some("did you mean `user-data`?"),
+            ),
+            (
+                vm("running = 'yes'"),
+                "line 4, column 11: `vm[0].running`: must be `true`, `false` or `\"leave\"`, not `yes`",
+                None,
+            ),
+            (vm("running = 'true'"), "line 4, column 11: `vm[0].running`: write `true` without quotes", None),
+            (
+                vm("running = 1"),
+                "line 4, column 11: `vm[0].running` must be `true`, `false` or `\"leave\"`, not a whole number",
+                None,
+            ),
+            (
+                vm("on-remove = 'stopp'"),
+                "line 4, column 13: `vm[0].on-remove` must be `stop`, `keep` or `delete`, not `stopp`",
+                Some("did you mean `stop`?"),
+            ),
+            (
+                vm("user-data = 1"),
+                "line 4, column 13: `vm[0].user-data` must be a path or a list of paths, not a whole number",
+                None,
+            ),
+            (
+                vm("user-data = ['a', 1]"),
+                "line 4, column 19: `vm[0].user-data[1]` must be a text, not a whole number",
+                None,
+            ),
+            (vm("vcpu = 'two'"), "line 4, column 8: `vm[0].vcpu` must be a whole number, not a text", None),
+            (
+                vm("[vm.disk]\nname = 'os'"),
+                "line 4, column 1: `vm[0].disk` must be a list, not a table",
+                Some("write `[[vm.disk]]`, with two brackets on each side"),
+            ),
+            (
+                vm("[[vm.disk]]\nszie = 1"),
+                "line 5, column 1: unknown key `szie` in `vm[0].disk[0]`",
+                Some("did you mean `size`?"),
+            ),
+            (vm("name = 'x'"), "line 4, column 1: not TOML: duplicate key", None),
+        ];
+        for (text, message, hint) in rows {
+            let error = of_text(&text).expect_err(&text);
+            assert_eq!(error.message(), format!("`/etc/virshle/config.toml` {message}"), "{text}");
+            assert_eq!(error.hint_text(), hint, "{text}");
+        }
+    }
+}

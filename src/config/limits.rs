@@ -78,4 +78,23 @@ mod tests {
             assert_eq!(check_vram(vram).is_ok(), fits, "{vram}");
         }
     }
+
+    #[test]
+    fn room_to_grow() {
+        for (vcpu, max, fits) in [(1, 1, true), (1, 255, true), (2, 1, false), (1, 256, false)] {
+            assert_eq!(check_vcpu_max(vcpu, max).is_ok(), fits, "{vcpu} {max}");
+        }
+        let rows = [
+            (Size::gib(2), Size::gib(2), false),
+            (Size::gib(2), Size::gib(1), false),
+            (Size::gib(2), Size::mib(2048 + 64), false),
+            (Size::gib(2), Size::mib(2048 + 128), true),
+            (Size::mib(300), Size::mib(300 + 256), true),
+            (Size::gib(2), Size::gib(16 * 1024), true),
+            (Size::gib(2), Size::gib(16 * 1024 + 2), false),
+        ];
+        for (vram, max, fits) in rows {
+            assert_eq!(check_vram_max(vram, max).is_ok(), fits, "{vram} {max}");
+        }
+    }
 }

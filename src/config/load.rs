@@ -169,7 +169,7 @@ pub(crate) fn of_text(text: &str) -> Result<Config> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Accelerator, HypervisorSetting};
+    use crate::config::{Accelerator, HypervisorSetting, Running};
     use crate::error::Kind;
     use crate::spec::Size;
 
@@ -302,10 +302,92 @@ mod tests {
             vram = 1
             firmware = "a"
             disk = [{ name = "x", image = "i" }]
+            [[vm]]
+            name = "one"
+            template = "f"
+            kernel = "b"
+            initramfs = "b"
+            disk = [{ name = "y", path = "b" }]
+            user-data = "b"
+            [[vm]]
+            name = "two"
+            template = "f"
+            firmware = "b"
+            user-data = ["b", "b"]
             "#,
         );
-        let json = serde_json::to_string(&config.unwrap()).unwrap();
+        let config = config.unwrap();
+        let json = serde_json::to_string(&Config { vms: Vec::new(), ..config.clone() }).unwrap();
         assert_eq!(json.matches("\"/etc/virshle/a\"").count(), 11, "{json}");
+        let json = serde_json::to_string(&config.vms).unwrap();
+        assert_eq!(json.matches("\"/etc/virshle/b\"").count(), 7, "{json}");
+    }
+
+    #[test]
+    fn a_drop_in_replaces_a_vm_and_the_template_below_one() {
+        let files = Files::new(&[
+            (
+                "config.toml",
+                &format!(
+                    "vm = [{{ name = 'a', template = 'xs', vcpu = 2, labels = {{ x = '' }} }}, {{ name = 'b', template = 'xs' }}]{XS}"
+                ),
+            ),
+            (
+                "config.d/10.toml",
+                "[[vm]]\nname = 'c'\ntemplate = 'xs'\nuser-data = ['c.toml', '~/c.toml']\n[[vm]]\nname = 'a'\ntemplate = 'xs'\nrunning = false",
+            ),
+        ]);
+        let said = |config: &Config| {
+            let vm =
+                |vm: &crate::config::DeclaredVm| (vm.name.to_string(), vm.template.vcpu, vm.template.labels.is_empty());
+            config.vms.iter().map(vm).collect::<Vec<_>>()
+        };
+        let config = files.load().unwrap();
+        assert_eq!(said(&config), [("a".to_owned(), 1, true), ("b".to_owned(), 1, true), ("c".to_owned(), 1, true)]);
+        assert_eq!(config.vms[0].running, Running::No);
+        assert_eq!(config.vms[2].user_data, [files.path("config.d/c.toml"), "/home/anon/c.toml".into()]);
+        files.write("config.d/20.toml", XS.replace("vcpu = 1", "vcpu = 3").as_bytes());
+        assert_eq!(files.load().unwrap().vms[1].template.vcpu, 3);
+
+        // What one file makes wrong in another is told in the one that says it.
+        files.write("config.d/20.toml", XS.replace("vcpu = 1", "vcpu = 1\nvcpu-max = 1").as_bytes());
+        files.write("config.d/30.toml", b"[[vm]]\nname = 'b'\ntemplate = 'xs'\nvcpu = 2");
+        let error = files.load().unwrap_err();
+        let place = format!(
+            "`{}` line 5, column 12: `template.vm[0].vcpu-max` is 1, less",
+            files.path("config.d/20.toml").display()
+        );
+        assert!(error.message().starts_with(&place) && error.message().ends_with("in the VM `b`"), "{error}");
+        files.write("config.d/30.toml", b"[[vm]]\nname = 'b'\ntemplate = 'xs'\nkernel = 'k'\nfirmware = 'f'");
+        let error = files.load().unwrap_err();
+        let place = format!(
+            "`{}` line 5, column 12: `vm[0].firmware` is set together",
+            files.path("config.d/30.toml").display()
+        );
+        assert!(error.message().starts_with(&place), "{error}");
+    }
+
+    #[test]
+    fn user_data_is_resolved_where_it_is_written() {
+        let vm = |user_data: &str| format!("{XS}\n[[vm]]\nname = 'a'\ntemplate = 'xs'\nuser-data = {user_data}");
+        for (user_data, place) in [
+            ("'~root/x'", "line 11, column 13: `vm[0].user-data` begins with `~root`"),
+            ("['a', '~root/x']", "line 11, column 19: `vm[0].user-data[1]` begins with `~root`"),
+            ("''", "line 11, column 13: `vm[0].user-data` must not be empty"),
+        ] {
+            let error = of_text(&vm(user_data)).unwrap_err();
+            assert!(error.message().contains(place), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_thousand_vms() {
+        let vms: String =
+            (0..1000).map(|n| format!("[[vm]]\nname = 'vm-{n}'\ntemplate = 'xs'\nlabels.n = '{n}'\n")).collect();
+        let config = of_text(&format!("{XS}{vms}")).unwrap();
+        assert_eq!(config.vms.len(), 1000);
+        let last = config.vm(&"vm-999".parse().unwrap()).unwrap();
+        assert_eq!(last.template.labels.get("n"), Some("999"));
     }
 
     #[test]
@@ -375,6 +457,9 @@ mod tests {
             assert!(!config.templates.is_empty(), "{}", path.display());
             seen.push(path.file_stem().unwrap().to_owned());
         }
-        assert_eq!(seen, ["blank-data-disk", "bridge", "kernel", "minimal", "network", "service", "sizes", "user"]);
+        assert_eq!(
+            seen,
+            ["blank-data-disk", "bridge", "kernel", "minimal", "network", "service", "sizes", "user", "vm"]
+        );
     }
 }

@@ -47,14 +47,27 @@ impl<T> Placed<T> {
     /// completes the sentence "`key` …".
     pub(super) fn wrong(&self, key: &str, what: impl fmt::Display) -> Error {
         let Some(below) = &self.below else { return self.place.wrong(key, what) };
-        let own = below.key(key, |origin| origin.vm);
-        if let Some(own) = own.filter(|own| self.place.says(own)) {
-            return self.place.wrong(&own, what);
-        }
-        match below.key(key, |origin| origin.template).filter(|key| below.template.says(key)) {
-            Some(key) => below.template.wrong(&key, format_args!("{what}, in the VM `{}`", below.vm)),
+        match self.said(below, key) {
+            Some((place, key)) if std::ptr::eq(place, &self.place) => place.wrong(&key, what),
+            Some((place, key)) => place.wrong(&key, format_args!("{what}, in the VM `{}`", below.vm)),
             None => self.place.wrong("", what),
         }
+    }
+
+    /// What a person knows another of the entry's keys by: as it is, or the whole path where it may
+    /// stand somewhere else.
+    pub(super) fn told(&self, key: &str) -> String {
+        match self.below.as_ref().and_then(|below| self.said(below, key)) {
+            Some((place, key)) => place.full(&key),
+            None => key.to_owned(),
+        }
+    }
+
+    /// Who says the key: the VM itself, else its template.
+    fn said<'a>(&'a self, below: &'a Below, key: &str) -> Option<(&'a Place, String)> {
+        let own = below.key(key, |origin| origin.vm).filter(|key| self.place.says(key));
+        let template = || below.key(key, |origin| origin.template).filter(|key| below.template.says(key));
+        own.map(|key| (&self.place, key)).or_else(|| template().map(|key| (&below.template, key)))
     }
 
     /// Whether the entry itself has the key.

@@ -288,6 +288,29 @@ mod tests {
         assert_eq!(seen, all);
     }
 
+    /// So there is no circle of them to find.
+    #[test]
+    fn no_key_of_a_template_names_a_template() {
+        let schema = json_schema();
+        let mut names = Vec::new();
+        for table in ["Template", "DiskEntry", "NetEntry", "LimitsEntry"] {
+            for (key, value) in schema["$defs"][table]["properties"].as_object().unwrap() {
+                match value["$ref"].as_str() {
+                    Some("#/$defs/Name") => names.push(format!("{table}.{key}")),
+                    Some("#/$defs/Template") => panic!("a template in `{key}`"),
+                    _ => {}
+                }
+            }
+        }
+        // An image, a network, and what each is called itself.
+        assert_eq!(names, ["Template.name", "DiskEntry.name", "DiskEntry.image", "NetEntry.name"]);
+        for key in ["template", "extends", "inherits", "from", "base"] {
+            let text = format!("template.vm = [{{ name = 'a', vcpu = 1, vram = 1, kernel = 'k', {key} = 'a' }}]");
+            let error = of_text(&text).unwrap_err();
+            assert!(error.message().contains(&format!("unknown key `{key}` in `template.vm[0]`")), "{error}");
+        }
+    }
+
     #[test]
     fn the_examples_fit_the_schema() {
         let schema = json_schema();

@@ -109,9 +109,10 @@ impl Source {
             }
             Problem::WrongType { expected, found, brackets } => {
                 let error = self.error(&span, format!("{whole} must be {expected}, not {found}"));
+                let header = header(&path);
                 match brackets {
-                    Some(true) => error.hint(format!("write `[[{path}]]`, with two brackets on each side")),
-                    Some(false) => error.hint(format!("write `[{path}]`, with one bracket on each side")),
+                    Some(true) => error.hint(format!("write `[[{header}]]`, with two brackets on each side")),
+                    Some(false) => error.hint(format!("write `[{header}]`, with one bracket on each side")),
                     None => error,
                 }
             }
@@ -198,6 +199,11 @@ fn index(value: &Spanned<DeValue<'_>>, path: String, places: &mut HashMap<String
         _ => {}
     }
     places.insert(path, value.span());
+}
+
+/// What stands in a table's brackets: its path without the numbers.
+fn header(path: &str) -> String {
+    path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
 }
 
 /// "did you mean `x`?", if a known word is near.

@@ -379,6 +379,20 @@ mod tests {
             })
         );
     }
+
+    /// Both parts as cloud-init finds them: what it does not take for one of its own it ignores.
+    #[test]
+    fn the_vendor_data_is_a_boothook_and_a_cloud_config() {
+        let text = vendor_data();
+        let renamed = mime::edit_first(&text, |hook| {
+            assert!(hook.starts_with("#cloud-boothook\n#!/bin/sh\n"), "{hook}");
+            Some(String::new())
+        });
+        assert!(renamed.is_some());
+        let kinds: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Content-Type: text/")).collect();
+        assert_eq!(kinds, ["cloud-boothook; charset=\"utf-8\"", "cloud-config; charset=\"utf-8\""]);
+    }
+
     /// It is run as a guest would, with every path in a folder and a `systemctl` that tells.
     #[test]
     fn ssh_over_vsock_is_installed_once_and_only_where_it_is_needed() {

@@ -115,7 +115,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::seed::tests::{full, seed};
+    use super::super::seed::tests::{full, nic, seed};
     use super::super::write_seed;
     use super::*;
 
@@ -170,6 +170,38 @@ mod tests {
         fs::write(&expected, old(&name)).unwrap();
         rename_seed(&path, &name).unwrap();
         assert!(fs::read(&path).unwrap() == fs::read(&expected).unwrap());
+    }
+
+    /// Also in a volume of an earlier program, whose guest would never look again.
+    #[test]
+    fn only_the_nics_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, expected) = (dir.path().join("seed.img"), dir.path().join("expected.img"));
+        let before = full();
+        let nics = vec![nic(0, Some(("10.44.0.9/24", None, &[]))), nic(2, None)];
+        write_seed(&expected, &super::super::Seed { nics: nics.clone(), ..before.clone() }).unwrap();
+        let (id, ..) = before.instance.as_fields();
+        let old = [
+            ("meta-data", cloud_init::meta_data(&before)),
+            ("user-data", cloud_init::user_data(&before).unwrap()),
+            ("network-config", cloud_init::network_config(&before.nics)),
+        ];
+        write_seed(&path, &before).unwrap();
+        let volumes = [
+            fs::read(&path).unwrap(),
+            volume::fat(LABEL, id, &old.each_ref().map(|(name, text)| (*name, &**text))).unwrap(),
+        ];
+        for bytes in volumes {
+            fs::write(&path, &bytes).unwrap();
+            let inode = path.metadata().unwrap().ino();
+            write_network(&path, &before.nics).unwrap();
+            assert!(fs::read(&path).unwrap() == bytes && path.metadata().unwrap().ino() == inode, "the same NICs");
+            write_network(&path, &nics).unwrap();
+            assert!(fs::read(&path).unwrap() == fs::read(&expected).unwrap(), "as if made with those NICs");
+        }
+        fs::write(&path, "damaged").unwrap();
+        assert!(check_seed(&path).is_err() && write_network(&path, &nics).is_err());
+        check_seed(&expected).unwrap();
     }
 
     #[test]

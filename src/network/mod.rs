@@ -50,7 +50,7 @@ use crate::error::Result;
 use crate::spec::{Link, Name, Nic};
 use ovs::{Ovs, Tag};
 pub use routes::check_routes;
-pub use user::{FreePort, check_ports, free_port};
+pub use user::{FreePort, check_privilege, free_port};
 
 /// One NIC of one VM, and where its switch is.
 #[derive(Debug, Clone, Copy)]

@@ -14,6 +14,7 @@ mod apply;
 mod change;
 mod compare;
 mod digest;
+mod export;
 mod look;
 #[cfg(test)]
 pub(crate) mod model;
@@ -22,4 +23,5 @@ pub use apply::{Apply, Fate, Told};
 pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};
 pub use compare::compare;
 pub use digest::digest;
+pub use export::{export, lacks_user_data};
 pub use look::{Seen, Situation, look};

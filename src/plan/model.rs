@@ -94,7 +94,7 @@ impl Model {
                 let template = alter.template();
                 if item.resolves() {
                     let kind = self.hypervisor(&template);
-                    (spec.hypervisor, spec.boot) = (kind, self.boot(&template, kind));
+                    (spec.hypervisor, spec.accel, spec.boot) = (kind, accel(kind), self.boot(&template, kind));
                 }
                 for (nic, planned) in spec.nics.iter_mut().zip(self.nics(&template)) {
                     // One that waits has what it had, also where it belongs to another network.
@@ -153,8 +153,7 @@ impl Model {
         let uuid = Uuid::from_u128(0x8f2f_8a3e_0000_4000_8000_0000_0000_0000 + u128::from(self.numbers));
         let identity = Identity { uuid, number: self.numbers, name: entry.name.clone() };
         let kind = self.hypervisor(&entry.template);
-        let accel = if kind == HypervisorKind::Qemu { Accel::Tcg } else { Accel::Kvm };
-        let resolved = Resolved { hypervisor: kind, accel, boot: self.boot(&entry.template, kind) };
+        let resolved = Resolved { hypervisor: kind, accel: accel(kind), boot: self.boot(&entry.template, kind) };
         let planned = self.nics(&entry.template);
         let addresses: Vec<_> =
             (0..).zip(&planned).map(|(index, planned)| address(identity.number, index, planned)).collect();
@@ -186,6 +185,10 @@ impl Model {
             },
         });
     }
+}
+
+fn accel(kind: HypervisorKind) -> Accel {
+    if kind == HypervisorKind::Qemu { Accel::Tcg } else { Accel::Kvm }
 }
 
 /// What the store would give; the same VM is given the same at the same place.

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use uuid::Uuid;
 
 use super::PlannedNic;
-use crate::config::{Config, Template, check_vcpu, check_vram, or_one_of};
+use crate::config::{Config, Template, check_vcpu, check_vcpu_max, check_vram, check_vram_max, or_one_of};
 use crate::error::{Error, Result, nearest};
 use crate::spec::{Accel, Address, Boot, Disk, Forward, HypervisorKind, Label, Name, SPEC_VERSION, Size, VmSpec};
 
@@ -68,6 +68,16 @@ pub fn instantiate(
     check_vcpu(vcpu).map_err(|what| out_of_range("vcpu", what))?;
     let vram = overrides.vram.unwrap_or(template.vram);
     check_vram(vram).map_err(|what| out_of_range("vram", what))?;
+    let beyond = |key: &str, what: String| {
+        Error::usage(format!("the `{key}-max` of the template `{}` {what}", template.name))
+            .hint(format!("ask for another `{key}`, or give the template another `{key}-max`"))
+    };
+    if let Some(max) = template.vcpu_max {
+        check_vcpu_max(vcpu, max).map_err(|what| beyond("vcpu", what))?;
+    }
+    if let Some(max) = template.vram_max {
+        check_vram_max(vram, max).map_err(|what| beyond("vram", what))?;
+    }
     if planned.len() != addresses.len() {
         return Err(Error::failed(format!(
             "the template `{}` has {} NICs, and {} addresses were given for them",
@@ -269,6 +279,42 @@ mod tests {
                 instantiate(&config(), &template, &identity(1), &resolved(), &planned(&template), &[], &overrides);
             let error = spec.unwrap_err();
             assert_eq!((error.kind(), error.message()), (Kind::Usage, message));
+        }
+    }
+
+    #[test]
+    fn overrides_leave_room_to_grow() {
+        let template = Template { vcpu_max: Some(4), vram_max: Some(Size::gib(4)), ..template(vec![]) };
+        let rows = [
+            (Some(4), None, None),
+            (Some(5), None, Some("the `vcpu-max` of the template `xs` is 4, less than the `vcpu` of 5")),
+            (None, Some(Size::mib(3968)), None),
+            (
+                None,
+                Some(Size::gib(4)),
+                Some(
+                    "the `vram-max` of the template `xs` is 4GiB, and must be more than the `vram` of 4GiB by a multiple of 128MiB",
+                ),
+            ),
+            (
+                None,
+                Some(Size::mib(1000)),
+                Some(
+                    "the `vram-max` of the template `xs` is 4GiB, and must be more than the `vram` of 1000MiB by a multiple of 128MiB",
+                ),
+            ),
+        ];
+        for (vcpu, vram, message) in rows {
+            let overrides = Overrides { vcpu, vram, ..Overrides::default() };
+            let spec =
+                instantiate(&config(), &template, &identity(1), &resolved(), &planned(&template), &[], &overrides);
+            match spec {
+                Ok(spec) => assert_eq!((spec.vcpu_max, spec.vram_max, message), (Some(4), Some(Size::gib(4)), None)),
+                Err(error) => {
+                    assert_eq!((error.kind(), Some(error.message())), (Kind::Usage, message));
+                    assert!(error.hint_text().unwrap().starts_with("ask for another `v"), "{error:?}");
+                }
+            }
         }
     }
 

@@ -77,6 +77,12 @@ fn configs_that_are_wrong() -> Outcome {
              [[image]]\nname = \"debian\"\npath = \"/x\"\n",
             &["debain", "did you mean `debian`?"],
         ),
+        ("[[vm]]\nname = \"db\"\ntemplate = \"sx\"\n", &["`vm[0].template` is `sx`", "did you mean `xs`?"]),
+        ("[[vm]]\nname = \"db\"\ntemplate = \"xs\"\nrunning = \"yes\"\n", &["`true`, `false` or `\"leave\"`"]),
+        (
+            "[[vm]]\nname = \"db\"\ntemplate = \"xs\"\non-remove = \"delete\"\nprotect = true\n",
+            &["`vm[0].on-remove`", "cannot be deleted"],
+        ),
     ] {
         world.config(&config(&world, more));
         world.v(["config", "check"]).fails(2, words);
@@ -97,6 +103,9 @@ fn a_config_is_checked_without_being_used() -> Outcome {
             world.v(["config".as_ref(), "check".as_ref(), path.as_os_str()]).ok();
         }
     }
+    let declared = world.file("vm.toml", config(&world, "[[vm]]\nname = \"db\"\ntemplate = \"xs\"\n"));
+    let said = world.v(["config".as_ref(), "check".as_ref(), declared.as_os_str()]).ok().stderr;
+    assert!(said.contains("is fine: 1 template, 1 network, 0 images, 1 VM\n"), "{said}");
     world.v(["config", "check", "/no/such/file"]).fails(2, &["/no/such/file"]);
     let schema = world.v(["config", "schema"]).ok();
     let schema: serde_json::Value = serde_json::from_str(&schema.stdout).expect("the schema is JSON");

@@ -1,6 +1,8 @@
 //! Every command as a person types it, on VMs that need not run.
 
+mod apply;
 mod create;
+mod export;
 mod faults;
 mod help;
 mod malicious;
@@ -53,7 +55,9 @@ impl Drop for HangingSwitch {
 
 pub fn trials() -> Vec<Trial> {
     [
+        apply::trials(),
         create::trials(),
+        export::trials(),
         faults::trials(),
         help::trials(),
         history::trials(),

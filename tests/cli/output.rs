@@ -58,7 +58,10 @@ fn ls_as_data() -> Outcome {
             "nics",
             "troubles",
             "uuid",
-            "created_at"
+            "created_at",
+            "labels",
+            "protected",
+            "declared"
         ],
         "scripts rely on these"
     );

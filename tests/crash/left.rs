@@ -44,6 +44,11 @@ pub fn over(world: &World, ovs: Option<&PrivateOvs>) -> Vec<String> {
                 .map(|name| format!("{}/{name} is nobody's", dir.display())),
         );
     }
+    for record in &records {
+        let dir = world.state().join("vm").join(record.spec.uuid.to_string());
+        let half_made = |name: &String| [".new", ".partial"].iter().any(|ending| name.ends_with(ending));
+        found.extend(entries(&dir).into_iter().filter(half_made).map(|name| format!("{name} is half made")));
+    }
     let known: HashSet<i32> = live
         .iter()
         .filter_map(|record| record.runtime.as_ref())

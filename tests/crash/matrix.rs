@@ -41,7 +41,7 @@ fn has_passt() -> bool {
     Passt::find().program().is_ok()
 }
 
-/// A VM with everything that a step can make: disk, seed, a port where there is a switch, and a
+/// A VM with everything that a step can make, and declared with more of it: disk, seed, a port where there is a switch, and a
 /// program beside the hypervisor where there is a passt.
 fn configure(stage: &Stage, ovs: Option<&PrivateOvs>) {
     let kernel = payload::build(stage.world.dir(), Variant::Button).expect("the payload is built");
@@ -53,6 +53,11 @@ fn configure(stage: &Stage, ovs: Option<&PrivateOvs>) {
     }
     if has_passt() {
         more += "[[template.vm.net]]\nname = \"slirp\"\ntype = \"user\"\n";
+    }
+    more += "[[vm]]\nname = \"a\"\ntemplate = \"crash-me\"\nrunning = \"leave\"\n";
+    more += "[[vm.disk]]\nname = \"data\"\nsize = \"4MiB\"\n";
+    if ovs.is_some() {
+        more += "[[vm.net]]\nname = \"main\"\n[[vm.net]]\nname = \"main\"\ntype = \"tap\"\n";
     }
     stage.config(&more);
     if let Some(ovs) = ovs {

@@ -15,6 +15,8 @@ pub enum Before {
     Nothing,
     Stopped,
     Running,
+    /// One that nothing was done to yet, and that does not run.
+    Fresh,
 }
 
 pub struct Verb {
@@ -42,6 +44,7 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "rename", args: &["vm", "rename", "a", "b"], before: Before::Running, is_done: is_renamed },
     Verb { name: "delete", args: &["vm", "delete", "a"], before: Before::Stopped, is_done: is_gone },
     Verb { name: "delete --force", args: &["vm", "delete", "--force", "a"], before: Before::Running, is_done: is_gone },
+    Verb { name: "apply", args: &["apply", "--yes", "--adopt", "a"], before: Before::Fresh, is_done: is_reshaped },
 ];
 
 /// What brings a host to order after something was killed on it.
@@ -84,6 +87,18 @@ fn is_renamed(stage: &Stage, _: Option<i32>) -> bool {
     find(stage, "b").is_some() && find(stage, "a").is_none()
 }
 
+/// As the config declares it: with one more disk, and where there is a switch with one more NIC.
+fn is_reshaped(stage: &Stage, _: Option<i32>) -> bool {
+    let config = std::fs::read_to_string(stage.world.config_file()).expect("the config");
+    let nics = if config.contains("[[vm.net]]") { 2 } else { 0 };
+    find(stage, "a").is_some_and(|vm| {
+        let spec = vm.record.spec;
+        let data = stage.world.state().join("vm").join(spec.uuid.to_string()).join("data.raw");
+        let on_main = spec.nics.iter().filter(|nic| nic.network.as_str() == "main").count();
+        spec.disks.len() == 2 && on_main == nics && data.metadata().is_ok_and(|data| data.len() == 4 << 20)
+    })
+}
+
 fn is_gone(stage: &Stage, _: Option<i32>) -> bool {
     observed(&stage.world).is_empty()
 }
@@ -94,13 +109,14 @@ pub fn prepare(stage: &Stage, verb: &Verb, env: &[(&str, &OsStr)]) {
     let v = |args: &[&str]| drop(with_env(stage, args, env).ok());
     let vms = observed(&stage.world);
     let a = find(stage, "a");
-    if !vms.is_empty() && (verb.before == Before::Nothing || a.is_none()) {
+    let anew = matches!(verb.before, Before::Nothing | Before::Fresh);
+    if !vms.is_empty() && (anew || a.is_none()) {
         stage.world.v(["vm", "delete", "--force", "--all"]).ok();
     }
     if verb.before == Before::Nothing {
         return;
     }
-    match a {
+    match a.filter(|_| !anew) {
         None => v(&["vm", "create", "-t", "crash-me", "-n", "a"]),
         Some(a) if a.state.is_live() => drop(stage.world.v(["vm", "stop", "--force", "--timeout", "0", "a"]).ok()),
         Some(_) => {}

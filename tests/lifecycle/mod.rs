@@ -5,6 +5,7 @@
 mod again;
 mod ends;
 mod faults;
+mod grow;
 mod handover;
 mod helpers;
 mod history;
@@ -31,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         again::TESTS,
         ends::TESTS,
         faults::TESTS,
+        grow::TESTS,
         handover::TESTS,
         helpers::TESTS,
         history::TESTS,
@@ -48,6 +50,7 @@ pub fn trials() -> Vec<Trial> {
         }
     }
     trials.extend(watchdog::trials());
+    trials.extend(grow::qemu());
     trials
 }
 

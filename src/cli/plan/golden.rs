@@ -167,7 +167,8 @@ fn printed(case: &Case) -> (String, String) {
         Ok(plan) => plan,
         Err(error) => {
             let hint = error.hint_text().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-            let text = format!("error: {}\n{hint}exit code {}\n", error.chain().join(": "), error.kind().exit_code());
+            let text =
+                format!("error: {}\n{hint}--- exit code {}\n", error.chain().join(": "), error.kind().exit_code());
             return (format!("{}\n--- stdout\n--- stderr\n{text}", case.command()), String::new());
         }
     };

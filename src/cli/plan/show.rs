@@ -1,13 +1,12 @@
 //! A plan as it is read: by a person, or by a script.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::count;
-use crate::plan::{Change, Class, Plan, Work};
+use crate::plan::{Change, Class, Item, Need, Plan, Work};
+use crate::spec::Name;
 
 /// One line of a plan, in stable form.
 #[derive(Debug, Serialize)]
@@ -43,7 +42,11 @@ pub(in crate::cli) fn rows(plan: &Plan) -> Vec<Row> {
 
 pub(in crate::cli) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new(["VM", "CHANGE", "FIELD", "OLD", "NEW", "NEEDS"]);
-    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let or_dash = |text: &Option<String>| match text.as_deref() {
+        None => "-".to_owned(),
+        Some("") => "\"\"".to_owned(),
+        Some(text) => text.to_owned(),
+    };
     for row in rows {
         table.row(vec![
             row.vm.clone().into(),
@@ -69,12 +72,17 @@ fn tone(class: Class) -> Option<Tone> {
     }
 }
 
-/// What a plan comes to, what waits for what, and what is refused.
+/// What a plan comes to, what is lost by it, what waits for what, and what is refused.
 pub(in crate::cli) fn talk(plan: &Plan) -> Vec<String> {
     if plan.items.is_empty() {
         return vec!["nothing to do".to_owned()];
     }
     let mut lines = vec![summary(plan)];
+    let loses = |item: &&Item| matches!(item.work, Work::Replace(..) | Work::Delete(_));
+    let lost: Vec<&Name> = plan.items.iter().filter(loses).map(|item| &item.vm).collect();
+    if !lost.is_empty() {
+        lines.push(format!("what is on the disks of {} is lost", names(&lost)));
+    }
     lines.extend(waiting(plan));
     for (vm, Change { why, hint, .. }) in plan.refusals() {
         lines.push(format!("refused: `{vm}`: {}", why.as_deref().unwrap_or_default()));
@@ -83,49 +91,83 @@ pub(in crate::cli) fn talk(plan: &Plan) -> Vec<String> {
     lines
 }
 
-/// `1 VM to create, 2 to change, 1 refused`.
+/// `1 VM to create, 2 to change`.
 fn summary(plan: &Plan) -> String {
-    let number = |which: fn(&Work) -> bool| plan.items.iter().filter(|item| item.is_due() && which(&item.work)).count();
-    let kinds = [
-        (number(|work| matches!(work, Work::Create(_))), "to create"),
-        (number(|work| matches!(work, Work::Alter(_))), "to change"),
-        (number(|work| matches!(work, Work::Replace(..))), "to replace"),
-        (number(|work| matches!(work, Work::Release { .. })), "to let go"),
-        (number(|work| matches!(work, Work::Delete(_))), "to delete"),
-    ];
-    let there = kinds.iter().filter(|(number, _)| *number > 0).enumerate();
+    const KINDS: [&str; 8] =
+        ["to create", "to start", "to change", "to restart", "to replace", "to stop", "to let go", "to delete"];
+    let due: Vec<&str> = plan.items.iter().filter(|item| item.is_due()).filter_map(what_becomes).collect();
+    let number = |kind: &str| due.iter().filter(|becomes| **becomes == kind).count();
+    let there = KINDS.iter().map(|kind| (number(kind), kind)).filter(|(number, _)| *number > 0).enumerate();
     let parts: Vec<String> = there
-        .map(|(index, (number, what))| match index {
-            0 => format!("{} {what}", count(*number, "VM")),
-            _ => format!("{number} {what}"),
+        .map(|(index, (number, kind))| match index {
+            0 => format!("{} {kind}", count(number, "VM")),
+            _ => format!("{number} {kind}"),
         })
         .collect();
-    if parts.is_empty() { "nothing to do as it stands".to_owned() } else { parts.join(", ") }
+    match parts.is_empty() {
+        false => parts.join(", "),
+        true if plan.lines().any(|(_, change)| change.needs.is_some()) => "nothing to do but what waits".to_owned(),
+        true => "nothing to do but what is refused".to_owned(),
+    }
+}
+
+/// What its VM will notice most of it.
+fn what_becomes(item: &Item) -> Option<&'static str> {
+    let restarts = |change: &Change| change.class == Class::Restart && change.needs.is_none();
+    match &item.work {
+        Work::Refused => None,
+        Work::Create(_) => Some("to create"),
+        Work::Alter(alter) => Some(match alter.run {
+            Some(true) => "to start",
+            Some(false) => "to stop",
+            None if item.changes.iter().any(restarts) => "to restart",
+            None => "to change",
+        }),
+        Work::Replace(..) => Some("to replace"),
+        Work::Release { stop: true, .. } => Some("to stop"),
+        Work::Release { stop: false, .. } => Some("to let go"),
+        Work::Delete(_) => Some("to delete"),
+    }
+}
+
+/// What waits, by what it waits for.
+fn waiting(plan: &Plan) -> Vec<String> {
+    let waits = |need: fn(&Need) -> bool| -> (usize, Vec<&Name>) {
+        let lines = plan.lines().filter(|(_, change)| change.needs.as_ref().is_some_and(need));
+        let mut vms: Vec<&Name> = lines.map(|(vm, _)| vm).collect();
+        let number = vms.len();
+        vms.dedup();
+        (number, vms)
+    };
+    let line = |number: usize, vms: &[&Name], option: String| {
+        let wait = if number == 1 { "waits" } else { "wait" };
+        format!("{} of {} {wait} for `{option}`", count(number, "change"), names(vms))
+    };
+    let (restarts, restarted) = waits(|need| *need == Need::Restart);
+    let (replaces, replaced) = waits(|need| *need != Need::Restart);
+    let mut lines = Vec::new();
+    if restarts > 0 {
+        lines.push(line(restarts, &restarted, Need::Restart.to_string()));
+    }
+    match replaced.as_slice() {
+        [] => {}
+        [vm] => lines.push(line(replaces, &replaced, Need::Replace((*vm).clone()).to_string())),
+        _ => lines.push(line(replaces, &replaced, "--replace NAME".to_owned())),
+    }
+    lines
 }
 
 /// How many names are told one by one.
 const NAMES: usize = 5;
 
-/// What waits, by what it waits for.
-fn waiting(plan: &Plan) -> Vec<String> {
-    let mut waits: BTreeMap<String, Vec<(String, usize)>> = BTreeMap::new();
-    for item in &plan.items {
-        for need in item.changes.iter().filter_map(|change| change.needs.as_ref()) {
-            let vms = waits.entry(need.to_string()).or_default();
-            match vms.last_mut().filter(|(vm, _)| *vm == item.vm.as_str()) {
-                Some((_, number)) => *number += 1,
-                None => vms.push((item.vm.to_string(), 1)),
-            }
-        }
+fn names(vms: &[&Name]) -> String {
+    if vms.len() > NAMES {
+        return count(vms.len(), "VM");
     }
-    let line = |(need, vms): (String, Vec<(String, usize)>)| {
-        let all = vms.iter().map(|(_, number)| number).sum();
-        let of = match vms.len() {
-            0..=NAMES => vms.iter().map(|(vm, _)| format!("`{vm}`")).collect::<Vec<_>>().join(", "),
-            many => format!("{many} VMs"),
-        };
-        let wait = if all == 1 { "waits" } else { "wait" };
-        format!("{} of {of} {wait} for `{need}`", count(all, "change"))
-    };
-    waits.into_iter().map(line).collect()
+    let names: Vec<String> = vms.iter().map(|vm| format!("`{vm}`")).collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
 }

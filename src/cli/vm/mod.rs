@@ -4,6 +4,7 @@ mod autostart;
 mod console;
 mod create;
 mod delete;
+mod export;
 mod history;
 mod info;
 mod log;
@@ -47,6 +48,7 @@ pub(super) enum Command {
     Resume(pause::Resume),
     Rename(rename::Rename),
     Protect(protect::Protect),
+    Export(export::Export),
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
     Console(console::Console),
@@ -76,6 +78,7 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
         Command::Resume(command) => command.run(site, ui),
         Command::Rename(command) => command.run(site, ui),
         Command::Protect(command) => command.run(site, ui),
+        Command::Export(command) => command.run(site, ui),
         Command::Delete(command) => command.run(site, ui),
         Command::Console(command) => command.run(site, ui),
         Command::Log(command) => command.run(site, ui),

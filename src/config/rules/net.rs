@@ -129,21 +129,22 @@ impl Nic<'_> {
     }
 
     fn check_beside(&self, other_index: usize, other: &NetEntry) -> Result<()> {
+        let told = || self.template.told(&format!("net[{other_index}]"));
         if let (Some(address), Some(taken)) = (self.net.address, other.address)
             && address == taken
         {
-            return Err(self.wrong("address", format_args!("is `{address}`, which `net[{other_index}]` has already")));
+            return Err(self.wrong("address", format_args!("is `{address}`, which `{}` has already", told())));
         }
         if let (Some(mac), Some(taken)) = (self.net.mac, other.mac)
             && mac == taken
         {
-            return Err(self.wrong("mac", format_args!("is `{mac}`, which `net[{other_index}]` has already")));
+            return Err(self.wrong("mac", format_args!("is `{mac}`, which `{}` has already", told())));
         }
         let mut pairs = self.net.ports.iter().flat_map(|port| other.ports.iter().map(move |other| (port, other)));
         match pairs.find(|(port, other)| port.clashes(other)) {
             Some((port, other)) => Err(self.wrong(
                 "ports",
-                format_args!("has `{port}`, and `net[{other_index}]` has `{other}`, at the same port of the host"),
+                format_args!("has `{port}`, and `{}` has `{other}`, at the same port of the host", told()),
             )),
             None => Ok(()),
         }

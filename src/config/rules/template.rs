@@ -143,6 +143,26 @@ mod tests {
             (vm("vram = 2", "vram = '17T'"), "not `17TiB`", ""),
             (vm("vram = 2", "vram = 0.3"), "`template.vm[0].vram` must be whole MiB, like `307MiB`", ""),
             (
+                vm("vcpu = 1", "vcpu = 2, vcpu-max = 1"),
+                "line 1, column 52: `template.vm[0].vcpu-max` is 1, less than the `vcpu` of 2",
+                "",
+            ),
+            (vm("vcpu = 1", "vcpu = 1, vcpu-max = 256"), "`template.vm[0].vcpu-max` must be from 1 to 255", ""),
+            (
+                vm("vram = 2", "vram = 2, vram-max = 2"),
+                "`template.vm[0].vram-max` is 2GiB, and must be more than the `vram` of 2GiB by a multiple of 128MiB",
+                "",
+            ),
+            (vm("vram = 2", "vram = 2, vram-max = '2100M'"), "`template.vm[0].vram-max` is 2100MiB, and must", ""),
+            (vm("vram = 2", "vram = 2, vram-max = '17T'"), "`template.vm[0].vram-max` must be from 16MiB to 16TiB", ""),
+            (
+                vm("vram = 2", "vram = 2, labels = { Role = 'db' }"),
+                "`template.vm[0].labels`: `Role` is no label's name",
+                "",
+            ),
+            (vm("vram = 2", "vram = 2, labels.role = \"a\\nb\""), "the label `role` has a value of more than", ""),
+            (vm("vram = 2", "vram = 2, labels.role = 1"), "`template.vm[0].labels.role` must be a text", ""),
+            (
                 vm("vram = 2", "vram = 2, autostart-order = 1"),
                 "`template.vm[0].autostart-order` is set for a VM that is not started with the host",
                 "add `autostart = true`",
@@ -240,6 +260,7 @@ mod tests {
         for text in [
             VM.to_owned(),
             disk(&many("{ name = 'a#', size = 1 }", 16)),
+            vm("vram = 2", "vram = 2, vcpu-max = 1, vram-max = '2176M', protect = true, labels = { role = 'db' }"),
             vm("vram = 2", "vram = 0.5, kernel = 'a', initramfs = 'b', cmdline = 'quoted=\"a b\" #$(x)'"),
             "template.vm = [{ name = 'k', vcpu = 1, vram = 1, kernel = 'a' }]".to_owned(),
             disk("{ name = 'a', path = 'a', size = '10G', readonly = true }"),

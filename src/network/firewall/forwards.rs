@@ -1,5 +1,5 @@
-//! Whether the host's ports that are to lead to a guest are free: a forward takes what comes in
-//! before a server of the host sees it.
+//! Whether the host's ports that are to lead to a guest are free: the hypervisor could not listen
+//! there, and a forward of the firewall takes what comes in before a server of the host sees it.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::host;
+use crate::network::user::for_root_alone;
 use crate::spec::{Forward, Protocol};
 
 /// Refuses the first that is taken, with who listens there.
@@ -24,6 +25,7 @@ fn check(forward: &Forward) -> Result<()> {
         match listen_at_last(forward.protocol, address) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(in_use(forward)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(for_root_alone(forward)),
             // A host without IPv6.
             Err(_) if address.is_ipv6() => {}
             Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {

@@ -15,6 +15,9 @@ mod removed;
 mod text;
 mod vm;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 
 use super::change::{Item, Plan, Wishes};

@@ -11,6 +11,15 @@ use crate::spec::{Name, State};
 
 /// What is to be done about it; `None`: it is as it should be.
 pub(super) fn item(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, seen: Option<&Seen>) -> Option<Item> {
+    if let Some(seen) = seen.filter(|seen| !seen.is_abandoned()) {
+        if seen.record.declared.is_none() && !wishes.adopt.contains(&entry.name) {
+            let hint = format!("`v apply --adopt {0}` takes it in; else give one of the two another name", entry.name);
+            return Some(refuse(&entry.name, refused(Field::Vm, "a VM that was made by hand has this name", hint)));
+        }
+        if seen.busy {
+            return Some(refuse(&entry.name, at_work(seen)));
+        }
+    }
     if let Some(Err(why)) = situation.user_data.get(&entry.name) {
         let hint = "mend `user-data` of its `[[vm]]`, or the file";
         return Some(refuse(&entry.name, refused(Field::UserData, why, hint)));
@@ -18,11 +27,6 @@ pub(super) fn item(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, s
     match seen {
         None => Some(create(entry, None)),
         Some(seen) if seen.is_abandoned() => Some(create(entry, Some(seen.record.state))),
-        Some(seen) if seen.record.declared.is_none() && !wishes.adopt.contains(&entry.name) => {
-            let hint = format!("`v apply --adopt {0}` takes it in; else give one of the two another name", entry.name);
-            Some(refuse(&entry.name, refused(Field::Vm, "a VM that was made by hand has this name", hint)))
-        }
-        Some(seen) if seen.busy => Some(refuse(&entry.name, at_work(seen))),
         Some(seen) => known(situation, wishes, entry, seen),
     }
 }
@@ -89,9 +93,8 @@ fn differences(draft: &mut Draft<'_>) -> Result<(), Error> {
     disks::compare(draft)?;
     nics::compare(draft)?;
     policy::compare(draft);
-    let on_remove = (draft.declared.on_remove, entry.on_remove);
-    if on_remove.0 != on_remove.1 {
-        draft.note(Class::Live, Field::OnRemove, shown(&on_remove.0), shown(&on_remove.1));
+    if let Some(was) = draft.seen.record.declared.as_ref().filter(|was| was.on_remove != entry.on_remove) {
+        draft.note(Class::Live, Field::OnRemove, shown(&was.on_remove), shown(&entry.on_remove));
     }
     labels(draft);
     user_data(draft);

@@ -6,5 +6,6 @@ mod history;
 mod many;
 mod networks;
 mod open;
+mod reshape;
 mod timing;
 mod vms;

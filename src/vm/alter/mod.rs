@@ -16,6 +16,8 @@ mod policy;
 mod ports;
 mod reshape;
 mod resize;
+#[cfg(test)]
+mod tests;
 
 pub use cut_short::finish_held;
 pub(super) use cut_short::{finish, is_cut_short, is_recorded};

@@ -68,7 +68,7 @@ fn hold(site: &Site, vm: Uuid) -> Result<Lock> {
     }
 }
 
-fn take(record: &mut Record, us: Handle, progress: Progress) -> Result<()> {
+pub(super) fn take(record: &mut Record, us: Handle, progress: Progress) -> Result<()> {
     if live::runs(record)? {
         return Err(Refusal::Running.into());
     }

@@ -1,0 +1,277 @@
+use std::fs;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use super::{config, hang_switch, world};
+use crate::trials;
+use crate::world::{Outcome, Run, World, eventually, exercised};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        what_is_declared_is_made_once,
+        nobody_is_there_to_ask,
+        what_is_declared_no_more,
+        one_made_by_hand_is_taken_in_when_asked,
+        one_that_fails_keeps_no_other,
+        a_wrong_config_changes_nothing,
+        one_apply_at_a_time,
+        protected_vms_stay,
+        a_declared_name,
+        what_is_made_anew,
+        labels_and_origin_are_shown,
+    ]
+}
+
+/// Declares VMs, each with its own words.
+fn declare(world: &World, vms: &[(&str, &str)]) {
+    let vms = vms.iter().map(|(name, words)| format!("[[vm]]\nname = '{name}'\ntemplate = 'xs'\n{words}\n"));
+    world.config(&config(world, &vms.collect::<String>()));
+}
+
+const RESTS: &str = "running = false\n";
+
+fn apply(world: &World, more: &[&str]) -> Run {
+    world.v(["apply", "--yes"].iter().chain(more))
+}
+
+fn nothing_to_do(world: &World) {
+    let plan = world.v(["plan"]).ok();
+    assert_eq!((plan.stdout.as_str(), plan.stderr.as_str()), ("", "nothing to do\n"));
+}
+
+/// `vm change field` of each row, with what became of it.
+fn fates(run: &Run) -> Vec<(String, Value)> {
+    let rows: Vec<Value> = serde_json::from_str(&run.stdout).expect("apply prints JSON");
+    let word = |row: &Value, key: &str| row[key].as_str().expect("a word").to_owned();
+    rows.iter()
+        .map(|row| (["vm", "change", "field"].map(|key| word(row, key)).join(" "), row["done"].clone()))
+        .collect()
+}
+
+fn what_is_declared_is_made_once() -> Outcome {
+    let world = world();
+    declare(&world, &[("web", RESTS), ("db", "running = false\nvcpu = 2\nlabels = { role = 'db' }")]);
+    let first = apply(&world, &[]).ok();
+    assert!(first.stdout.contains("web") && first.stdout.contains("create"), "{first:?}");
+    for said in ["2 VMs to create", "created `web` (number 1, on qemu", "created `db` (number 2", "2 changes done"] {
+        assert!(first.stderr.contains(said), "{said:?} in {}", first.stderr);
+    }
+    nothing_to_do(&world);
+    assert_eq!(apply(&world, &[]).ok().stderr, "nothing to do\n");
+    assert_eq!(apply(&world, &["-o", "json"]).ok().stdout, "[]\n");
+    let db = world.info("db");
+    assert_eq!((&db["vcpu"], &db["labels"], &db["declared"]), (&json!(2), &json!({"role": "db"}), &json!(true)));
+    let before = world.ls();
+
+    declare(
+        &world,
+        &[("web", RESTS), ("db", "running = false\nvcpu = 3\nrestart = 'always'\nlabels = { tier = '1' }")],
+    );
+    let changed = apply(&world, &["-o", "json"]).ok();
+    let expected = ["db live vcpu", "db live restart", "db live labels.role", "db live labels.tier"];
+    assert_eq!(fates(&changed), expected.map(|row| (row.to_owned(), json!(true))));
+    assert!(changed.stderr.contains("changed `db`: vcpu, restart, labels.role, labels.tier"), "{changed:?}");
+    nothing_to_do(&world);
+    let db = world.info("db");
+    assert_eq!((&db["vcpu"], &db["labels"]), (&json!(3), &json!({"tier": "1"})));
+    assert_eq!(db["spec"]["policy"]["restart"], "always");
+    assert_eq!(before[0], world.row("web"), "the other is as it was");
+    let told = world.v(["vm", "history", "db"]).ok().stdout;
+    assert!(told.contains("altered") && told.contains("vcpu, restart, labels.role, labels.tier"), "{told}");
+    Ok(())
+}
+
+fn nobody_is_there_to_ask() -> Outcome {
+    let world = world();
+    declare(&world, &[("web", RESTS)]);
+    world.v(["apply"]).fails(2, &["nobody is there to answer", "`v apply --yes`"]);
+    world.assert_empty();
+    Ok(())
+}
+
+fn what_is_declared_no_more() -> Outcome {
+    let world = world();
+    let all = [
+        ("rests", RESTS),
+        ("stays", "running = false\non-remove = 'keep'"),
+        ("goes", "running = false\non-remove = 'delete'"),
+    ];
+    declare(&world, &all);
+    apply(&world, &[]).ok();
+    declare(&world, &[]);
+    let gone = apply(&world, &[]).ok();
+    assert!(gone.stderr.contains("deleted `goes`") && gone.stderr.contains("let go of `rests`"), "{gone:?}");
+    let names: Vec<Value> = world.ls().into_iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(names, ["rests", "stays"]);
+    assert_eq!(world.row("stays")["declared"], false);
+    let origin = world.v(["vm", "info", "rests"]).ok().stdout;
+    assert!(origin.contains("declared once, and no more"), "{origin}");
+    nothing_to_do(&world);
+
+    let uuid = world.row("rests")["uuid"].clone();
+    declare(&world, &all[..2]);
+    apply(&world, &[]).ok();
+    assert_eq!((&world.row("rests")["uuid"], &world.row("rests")["declared"]), (&uuid, &json!(true)), "taken back");
+    nothing_to_do(&world);
+    Ok(())
+}
+
+fn one_made_by_hand_is_taken_in_when_asked() -> Outcome {
+    let world = world();
+    for name in ["web", "mine"] {
+        world.v(["vm", "create", "-t", "xs", "-n", name]).ok();
+    }
+    let mine = world.info("mine");
+    let uuid = world.row("web")["uuid"].clone();
+    declare(&world, &[("web", "running = false\nlabels = { role = 'web' }"), ("db", RESTS)]);
+    let refused = apply(&world, &["-o", "json"]).fails(4, &["made by hand", "v apply --adopt web", "created `db`"]);
+    assert_eq!(fates(&refused), [("web refused vm".to_owned(), json!(null)), ("db create vm".to_owned(), json!(true))]);
+    assert_eq!(world.row("web")["labels"], json!({}));
+
+    apply(&world, &["--adopt", "web"]).ok();
+    let web = world.row("web");
+    assert_eq!((&web["uuid"], &web["declared"], &web["labels"]), (&uuid, &json!(true), &json!({"role": "web"})));
+    nothing_to_do(&world);
+    apply(&world, &["--adopt", "nobody"]).fails(2, &["`--adopt nobody`"]);
+    assert_eq!(world.info("mine"), mine, "never touched");
+    Ok(())
+}
+
+fn one_that_fails_keeps_no_other() -> Outcome {
+    let world = world();
+    let missing = world.dir().join("later.img");
+    let words = format!("running = false\ndisk = [{{ name = 'os', path = '{}' }}]", missing.display());
+    declare(&world, &[("bad", &words), ("good", RESTS)]);
+    let failed = apply(&world, &["-o", "json"]).fails(1, &["cannot create `bad`", "later.img", "created `good`"]);
+    assert_eq!(
+        fates(&failed),
+        [("bad create vm".to_owned(), json!(false)), ("good create vm".to_owned(), json!(true))]
+    );
+    let rows: Vec<Value> = serde_json::from_str(&failed.stdout).expect("JSON");
+    assert!(rows[0]["error"].as_str().expect("why").contains("later.img"), "{rows:?}");
+
+    world.image("later.img", 8);
+    let rest = apply(&world, &[]).ok();
+    assert!(rest.stderr.contains("created `bad`") && !rest.stderr.contains("good"), "{rest:?}");
+    nothing_to_do(&world);
+    Ok(())
+}
+
+fn a_wrong_config_changes_nothing() -> Outcome {
+    let world = world();
+    declare(&world, &[("web", RESTS)]);
+    apply(&world, &[]).ok();
+    let before = world.ls();
+    declare(&world, &[("web", "running = false\nvcpu = 4"), ("db", "vcpu = 0")]);
+    apply(&world, &[]).fails(2, &["vcpu"]);
+    assert_eq!(world.ls(), before);
+    Ok(())
+}
+
+/// The first waits for the switch; killed there, it leaves nothing in the way of the next.
+fn one_apply_at_a_time() -> Outcome {
+    let world = world();
+    declare(&world, &[("web", RESTS)]);
+    let switch = hang_switch(&world);
+    let mut first = world.command(["apply", "--yes"]).spawn().expect("v starts");
+    eventually("it asks the switch", Duration::from_secs(20), || switch.is_asked());
+    let pid = format!("another apply is at work (pid {})", first.id());
+    apply(&world, &[]).fails(4, &[&pid]);
+    assert_eq!(world.v(["plan"]).code, Some(10), "who only looks is let in");
+    first.kill().expect("kill -9");
+    first.wait().expect("it ends");
+    drop(switch);
+    exercised("killed", "an apply");
+    apply(&world, &[]).ok();
+    nothing_to_do(&world);
+    Ok(())
+}
+
+fn protected_vms_stay() -> Outcome {
+    let world = world();
+    for name in ["web", "db"] {
+        world.v(["vm", "create", "-t", "xs", "-n", name]).ok();
+    }
+    assert_eq!(world.v(["vm", "protect", "web"]).ok().stderr, "protected `web`\n");
+    let words = ["cannot delete `web`: it is protected", "v vm protect --off web"];
+    world.v(["vm", "delete", "web"]).fails(4, &words);
+    world.v(["vm", "delete", "--force", "web"]).fails(4, &words);
+    world.v(["vm", "delete", "--all"]).fails(4, &[words[0], "deleted `db`"]);
+    assert_eq!(world.row("web")["protected"], true);
+    world.v(["vm", "protect", "--off", "web"]).ok();
+    world.v(["vm", "delete", "web"]).ok();
+
+    declare(&world, &[("web", "running = false\nprotect = true")]);
+    apply(&world, &[]).ok();
+    apply(&world, &["--replace", "web"]).fails(4, &["protected"]);
+    declare(&world, &[("web", RESTS)]);
+    apply(&world, &[]).ok();
+    assert_eq!(world.row("web")["protected"], false);
+    Ok(())
+}
+
+fn a_declared_name() -> Outcome {
+    let world = world();
+    declare(&world, &[("web", RESTS)]);
+    apply(&world, &[]).ok();
+    let uuid = world.row("web")["uuid"].clone();
+    world.v(["vm", "rename", "web", "www"]).fails(4, &["the config declares it", "name = \"www\""]);
+    declare(&world, &[("www", RESTS)]);
+    world.v(["vm", "rename", "web", "www"]).ok();
+    assert_eq!(world.row("www")["uuid"], uuid);
+    nothing_to_do(&world);
+
+    let deleted = world.v(["vm", "delete", "www"]).ok().stderr;
+    assert_eq!(deleted, "deleted `www`\nnote: the config declares `www`: the next `v apply` makes it anew\n");
+    apply(&world, &[]).ok();
+    assert_ne!(world.row("www")["uuid"], uuid);
+    declare(&world, &[]);
+    assert_eq!(world.v(["vm", "delete", "www"]).ok().stderr, "deleted `www`\n");
+    Ok(())
+}
+
+fn what_is_made_anew() -> Outcome {
+    let world = world();
+    let user = world.file("user.toml", "[[user]]\nname = 'anon'\n");
+    let words = format!("running = false\nuser-data = '{}'", user.display());
+    declare(&world, &[("web", &words), ("db", RESTS)]);
+    apply(&world, &[]).ok();
+    assert_eq!(world.info("web")["login"], "anon");
+    let (web, db) = (world.row("web"), world.row("db"));
+    fs::write(&user, "[[user]]\nname = 'other'\n").expect("the file");
+    let waits = apply(&world, &["-o", "json"]).ok();
+    assert_eq!(fates(&waits), [("web replace user-data".to_owned(), json!(null))]);
+    assert_eq!(world.row("web"), web);
+    // What cannot be made anew is not deleted.
+    fs::rename(world.dir().join("os.img"), world.dir().join("away.img")).expect("a rename");
+    apply(&world, &["--replace", "web"]).fails(1, &["cannot create `web`", "os.img"]);
+    assert_eq!(world.row("web"), web);
+    fs::rename(world.dir().join("away.img"), world.dir().join("os.img")).expect("a rename");
+    apply(&world, &["--replace", "web"]).ok();
+    assert_eq!(world.info("web")["login"], "other");
+    assert_ne!(world.row("web")["uuid"], web["uuid"]);
+    assert_eq!(world.row("db"), db);
+    nothing_to_do(&world);
+    Ok(())
+}
+
+fn labels_and_origin_are_shown() -> Outcome {
+    let world = world();
+    world.v(["vm", "create", "-t", "xs", "-n", "a", "--label", "role=db", "--label", "tier=1"]).ok();
+    world.v(["vm", "create", "-t", "xs", "-n", "b", "--label", "role=web"]).ok();
+    let listed = |labels: &[&str]| -> Vec<Value> {
+        let args = ["vm", "ls", "-o", "json"].into_iter().chain(labels.iter().flat_map(|label| ["--label", label]));
+        let rows: Vec<Value> = serde_json::from_str(&world.v(args).ok().stdout).expect("JSON");
+        rows.into_iter().map(|row| row["name"].clone()).collect()
+    };
+    assert_eq!(listed(&["role"]), ["a", "b"]);
+    assert_eq!(listed(&["role=db"]), ["a"]);
+    assert_eq!(listed(&["role=web", "tier"]), Vec::<Value>::new());
+    assert_eq!(world.v(["vm", "ls", "--label", "none"]).ok().stderr, "no VM has that label\n");
+    assert!(world.v(["-v", "vm", "ls"]).ok().stdout.contains("role=db, tier=1"));
+    let info = world.v(["vm", "info", "a"]).ok().stdout;
+    assert!(info.contains("role=db, tier=1") && info.contains("made by hand"), "{info}");
+    Ok(())
+}
