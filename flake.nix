@@ -21,12 +21,29 @@
         virshle = final.callPackage ./nix/package.nix { };
       };
 
-      nixosModules.default =
-        { lib, pkgs, ... }:
-        {
-          imports = [ ./modules ];
-          services.virshle.package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+      nixosModules = {
+        default =
+          { lib, pkgs, ... }:
+          {
+            imports = [ ./modules ];
+            services.virshle.package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+          };
+        guest = ./modules/guest;
+      };
+
+      lib.mkGuestImage = import ./nix/guest-image.nix;
+
+      templates = rec {
+        default = host;
+        host = {
+          path = ./nix/templates/host;
+          description = "A NixOS host of virtual machines, one of them a NixOS guest";
         };
+        guest = {
+          path = ./nix/templates/guest;
+          description = "A NixOS guest, and the image that it starts from";
+        };
+      };
 
       checks = eachSystem (pkgs: {
         package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
