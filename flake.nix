@@ -45,9 +45,7 @@
         };
       };
 
-      checks = eachSystem (pkgs: {
-        package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
-      });
+      checks = eachSystem (pkgs: import ./nix/checks.nix { inherit pkgs self; });
 
       devShells = eachSystem (pkgs: {
         default = import ./nix/shell.nix { inherit pkgs; };
