@@ -16,6 +16,7 @@ mod golden;
 mod layering;
 mod lifecycle;
 mod network;
+mod nix;
 mod relay;
 mod storm;
 mod systemd;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         layering::trials(),
         lifecycle::trials(),
         network::trials(),
+        nix::trials(),
         faults::trials(),
         firewall::trials(),
         relay::trials(),

@@ -49,7 +49,9 @@ fn what(entry: &Entry) -> Cell {
         | Happening::PortDead { .. }
         | Happening::HelperEnded { .. }
         | Happening::Unreadable { .. } => Tone::Bad,
-        Happening::Rebooted | Happening::WatchdogFired | Happening::Repaired { .. } => Tone::Busy,
+        Happening::Altered { .. } | Happening::Rebooted | Happening::WatchdogFired | Happening::Repaired { .. } => {
+            Tone::Busy
+        }
     };
     Cell::toned(entry.happening.words(), tone)
 }

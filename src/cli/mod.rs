@@ -2,6 +2,7 @@
 //! prints: data goes to stdout, talk to stderr.
 
 mod access;
+mod apply;
 mod colour;
 mod complete;
 mod completions;
@@ -11,10 +12,12 @@ mod doctor;
 mod door;
 mod gate;
 mod guard;
+mod enclosed;
 mod events;
 mod history;
 mod man;
 mod network;
+mod plan;
 mod relay;
 mod repair;
 mod ssh_config;
@@ -42,7 +45,7 @@ const GLOBAL: &str = "Global options";
 #[derive(Debug, Parser)]
 #[command(name = "v", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 no such VM, template or network, \
-                        4 refused in this state.")]
+                        4 refused in this state; of `v plan` also 10 something to do.")]
 pub struct Cli {
     /// Put config, state and sockets below DIR, and touch nothing outside it (also: VIRSHLE_ROOT)
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = GLOBAL)]
@@ -74,6 +77,8 @@ enum Command {
     /// The config file
     #[command(subcommand, arg_required_else_help = true)]
     Config(config::Command),
+    Plan(plan::Plan),
+    Apply(apply::Apply),
     Events(events::Events),
     Doctor(doctor::Doctor),
     Repair(repair::Repair),
@@ -105,7 +110,7 @@ pub fn main() -> ExitCode {
     };
     let done = relay::elsewhere(cli, &ui).and_then(|done| match done {
         ControlFlow::Break(code) => Ok(code),
-        ControlFlow::Continue(cli) => run(cli, &ui).map(|()| 0),
+        ControlFlow::Continue(cli) => run(cli, &ui),
     });
     done.map_or_else(|error| failure(&error, &ui), ExitCode::from)
 }
@@ -118,10 +123,11 @@ fn failure(error: &Error, ui: &Ui) -> ExitCode {
 /// What any command may have open at once.
 const DESCRIPTORS: usize = 16;
 
-fn run(cli: Cli, ui: &Ui) -> Result<()> {
+/// Ends with the exit code of a command that was done.
+fn run(cli: Cli, ui: &Ui) -> Result<u8> {
     // Its environment is the hypervisor's: empty. It finds no folder, and needs none.
     if let Command::Gate(gate) = &cli.command {
-        return gate.run();
+        return gate.run().map(|()| 0);
     }
     host::check_descriptors(DESCRIPTORS)?;
     if cli.session && cli.root.is_some() {
@@ -138,6 +144,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Template(command) => template::run(command, &site, ui),
         Command::Network(command) => network::run(command, &site, ui),
         Command::Config(command) => config::run(command, &site, ui),
+        Command::Plan(plan) => return plan.run(&site, ui),
+        Command::Apply(apply) => apply.run(&site, ui),
         Command::Events(events) => events.run(&site, ui),
         Command::Doctor(doctor) => doctor.run(&site, ui),
         Command::Repair(repair) => repair.run(&site, ui),
@@ -149,6 +157,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<()> {
         Command::Supervise(supervise) => supervise.run(&site),
         Command::Gate(gate) => gate.run(),
     }
+    .map(|()| 0)
 }
 
 /// The root that the environment names; an empty one names none.

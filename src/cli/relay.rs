@@ -55,6 +55,7 @@ fn place(command: &Command) -> Place {
             | vm::Command::Pause(_)
             | vm::Command::Resume(_)
             | vm::Command::Rename(_)
+            | vm::Command::Protect(_)
             | vm::Command::Delete(_)
             | vm::Command::Console(_)
             | vm::Command::Log(_)
@@ -76,12 +77,15 @@ fn place(command: &Command) -> Place {
             | network::Command::Down(_)
             | network::Command::Repair(_),
         )
+        | Command::Apply(_)
         | Command::Events(_)
         | Command::Doctor(_)
         | Command::Repair(_) => Place::Helper,
         Command::SshConfig(_) => Place::Split,
         Command::Config(config::Command::Check(check)) if check.is_of_a_file() => Place::Caller,
         Command::Config(config::Command::Check(_)) => Place::Helper,
+        Command::Plan(plan) if plan.is_of_a_file() => Place::Caller,
+        Command::Plan(_) => Place::Helper,
         Command::Config(config::Command::Schema)
         | Command::Completions(_)
         | Command::Man(_)
@@ -137,6 +141,7 @@ pub(super) fn ordered(cli: Cli) -> Result<Cli> {
     let mut inner = Cli { root: cli.root, ..allowed(words)? };
     match &mut inner.command {
         Command::Vm(vm::Command::Create(create)) => create.take_enclosed(&enclosed)?,
+        Command::Apply(apply) => apply.take_enclosed(&enclosed)?,
         Command::Doctor(doctor) => doctor.asked_by_member(),
         _ => {}
     }
@@ -204,6 +209,7 @@ pub(super) fn elsewhere(cli: Cli, ui: &Ui) -> Result<ControlFlow<u8, Cli>> {
         command => {
             let enclosed = match &command {
                 Command::Vm(vm::Command::Create(create)) => create.enclose()?,
+                Command::Apply(apply) => apply.enclose()?,
                 _ => Vec::new(),
             };
             let stdio = Stdio::inherited().or_failed(failed)?;
@@ -281,6 +287,7 @@ mod tests {
             ("vm ls -o json", true),
             ("-v vm delete --force --all", true),
             ("vm console web", true),
+            ("vm protect --off web", true),
             ("vm ssh-target -- web", true),
             ("vm ssh-proxy -- vm/web", true),
             ("vm ssh-hosts", true),
@@ -290,6 +297,9 @@ mod tests {
             ("network ls", true),
             ("network up --all", true),
             ("network up --as-unit main", false),
+            ("plan --restart --replace web -o json", true),
+            ("plan --config /root/secret", false),
+            ("apply --yes --adopt web", true),
             ("doctor", true),
             ("vm ssh web", false),
             ("config check /etc/shadow", false),

@@ -58,6 +58,24 @@ impl Ui {
         talk(text.as_ref());
     }
 
+    /// Whether somebody is there to be asked.
+    pub(super) fn can_ask(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Whether the answer is yes; anything else is no, and so is the end of the input.
+    pub(super) fn ask(&self, question: &str) -> Result<bool> {
+        let _ = write!(io::stderr(), "{question} [y/N] ");
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).or_failed(|| "cannot read the answer".to_owned())?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// A table for a person, where stdout is for a script.
+    pub(super) fn say_table(&self, table: &Table) {
+        talk(&table.render(self.colour_err));
+    }
+
     /// A line of data. A reader that went away ends the program quietly, as in any pipe.
     pub(super) fn data(&self, text: impl AsRef<str>) {
         let mut out = io::stdout().lock();
@@ -116,11 +134,7 @@ impl Ui {
         rows: &[T],
         table: impl FnOnce(&[T]) -> Table,
     ) -> Result<()> {
-        match format {
-            Format::Table => self.data(table(rows).render(self.colour_out)),
-            Format::Json => self.data(serde_json::to_string_pretty(rows).or_failed(|| "cannot write JSON".into())?),
-            Format::Yaml => self.data(serde_yaml_ng::to_string(rows).or_failed(|| "cannot write YAML".into())?),
-        }
+        self.data(rendered(format, rows, table, self.colour_out)?);
         Ok(())
     }
 
@@ -152,6 +166,20 @@ impl Ui {
     /// A progress bar that shows itself only when the work takes longer than half a second.
     pub(super) fn progress(&self) -> Bar {
         Bar { shown: io::stderr().is_terminal(), bar: Mutex::new(None) }
+    }
+}
+
+/// Rows as they are printed.
+pub(super) fn rendered<T: Serialize>(
+    format: Format,
+    rows: &[T],
+    table: impl FnOnce(&[T]) -> Table,
+    colour: bool,
+) -> Result<String> {
+    match format {
+        Format::Table => Ok(table(rows).render(colour)),
+        Format::Json => serde_json::to_string_pretty(rows).or_failed(|| "cannot write JSON".into()),
+        Format::Yaml => serde_yaml_ng::to_string(rows).or_failed(|| "cannot write YAML".into()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::host;
 ///
 /// A package brings them. Without one: `v units --dir /etc/systemd/system`, then `systemctl
 /// daemon-reload`, then `systemctl enable virshle-autostart` for the VMs that start with the host,
-/// and `systemctl enable --now virshle.socket` for the members of the group `virshle`. They run the
+/// `systemctl enable virshle-apply` for those that the config declares to be there when it is up, and `systemctl enable --now virshle.socket` for the members of the group `virshle`. They run the
 /// program that wrote them.
 #[derive(Debug, Args)]
 pub(super) struct Units {
@@ -20,7 +20,7 @@ pub(super) struct Units {
 }
 
 /// As they are packaged.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("virshle-vm@.service", include_str!("../../packaging/systemd/virshle-vm@.service")),
     ("virshle-network@.service", include_str!("../../packaging/systemd/virshle-network@.service")),
     ("virshle-networks.target", include_str!("../../packaging/systemd/virshle-networks.target")),
@@ -28,6 +28,7 @@ const FILES: [(&str, &str); 8] = [
     ("virshle-shutdown.service", include_str!("../../packaging/systemd/virshle-shutdown.service")),
     ("virshle.socket", include_str!("../../packaging/systemd/virshle.socket")),
     ("virshle@.service", include_str!("../../packaging/systemd/virshle@.service")),
+    ("virshle-apply.service", include_str!("../../packaging/systemd/virshle-apply.service")),
     ("virshle-autostart.service", include_str!("../../packaging/systemd/virshle-autostart.service")),
 ];
 const PROGRAM: &str = "/usr/bin/v ";

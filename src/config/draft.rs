@@ -1,30 +1,15 @@
 //! What several files say together, each entry still knowing where it stands.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::rc::Rc;
 
+use super::declared::VmEntry;
 use super::file::{Config, File, ImageEntry, Network, NodeEntry, Template};
+use super::placed::Placed;
+use super::rules;
 use super::source::Source;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::spec::Name;
-
-/// An entry and its place: the file, and the dotted path in it.
-#[derive(Debug)]
-pub(super) struct Placed<T> {
-    pub(super) entry: T,
-    source: Rc<Source>,
-    path: String,
-}
-
-impl<T> Placed<T> {
-    /// An error about the entry's `key` (`disk[0].size`, or nothing for the whole entry); `what`
-    /// completes the sentence "`key` …".
-    pub(super) fn wrong(&self, key: &str, what: impl fmt::Display) -> Error {
-        let dot = if key.is_empty() { "" } else { "." };
-        self.source.wrong(&format!("{}{dot}{key}", self.path), what)
-    }
-}
 
 pub(super) trait Named {
     fn name(&self) -> &Name;
@@ -48,12 +33,19 @@ impl Named for Template {
     }
 }
 
+impl Named for VmEntry {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     node: NodeEntry,
     pub(super) networks: Vec<Placed<Network>>,
     pub(super) images: Vec<Placed<ImageEntry>>,
     pub(super) templates: Vec<Placed<Template>>,
+    pub(super) vms: Vec<Placed<VmEntry>>,
 }
 
 impl Draft {
@@ -63,37 +55,43 @@ impl Draft {
         merge_node(&mut self.node, file.node, &source);
         merge(&mut self.networks, file.network, "network", &source)?;
         merge(&mut self.images, file.image, "image", &source)?;
-        merge(&mut self.templates, file.template.vm, "template.vm", &source)
+        merge(&mut self.templates, file.template.vm, "template.vm", &source)?;
+        merge(&mut self.vms, file.vm, "vm", &source)
     }
 
-    pub(super) fn into_config(self) -> Config {
+    /// The config that it comes to, if it is right.
+    pub(super) fn into_config(self) -> Result<Config> {
         fn bare<T>(entries: Vec<Placed<T>>) -> Vec<T> {
             entries.into_iter().map(|placed| placed.entry).collect()
         }
-        Config {
+        let vms = rules::check(&self)?;
+        Ok(Config {
             node: self.node,
             networks: bare(self.networks),
             images: bare(self.images),
             templates: bare(self.templates),
-            vms: Vec::new(),
-        }
+            vms,
+        })
     }
 }
 
 fn merge<T: Named>(into: &mut Vec<Placed<T>>, entries: Vec<T>, key: &str, source: &Rc<Source>) -> Result<()> {
+    let others: HashMap<Name, usize> =
+        into.iter().enumerate().map(|(index, other)| (other.entry.name().clone(), index)).collect();
     let mut seen: HashMap<Name, String> = HashMap::new();
     for (index, entry) in entries.into_iter().enumerate() {
         let path = format!("{key}[{index}]");
-        let placed = Placed { entry, source: Rc::clone(source), path: path.clone() };
+        let placed = Placed::new(entry, Rc::clone(source), path.clone());
         let name = placed.entry.name().clone();
+        let other = others.get(&name);
         if let Some(first) = seen.insert(name.clone(), path) {
             let line = source.line_of(&format!("{first}.name"));
             return Err(placed
                 .wrong("name", format_args!("is `{name}`, which `{first}` in line {line} has already"))
                 .hint("rename one of the two; only a file of `config.d` replaces an entry of another file"));
         }
-        match into.iter_mut().find(|other| *other.entry.name() == name) {
-            Some(other) => *other = placed,
+        match other {
+            Some(other) => into[*other] = placed,
             None => into.push(placed),
         }
     }

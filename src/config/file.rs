@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::declared::DeclaredVm;
+use super::declared::{DeclaredVm, VmEntry};
 use super::limits::{MAX_DISKS, MAX_NICS, MAX_SECONDS, MAX_VCPU};
 use super::link::LinkEntry;
 use super::policy::LimitsEntry;
@@ -37,13 +37,18 @@ impl Config {
         self.images.iter().find(|image| image.name == *name)
     }
 
+    /// The declared VM of a name.
+    pub fn vm(&self, name: &Name) -> Option<&DeclaredVm> {
+        self.vms.iter().find(|vm| vm.name == *name)
+    }
+
     /// The link a NIC asks for, or its network's own; none when neither says one.
     pub fn link(&self, net: &NetEntry) -> Option<LinkEntry> {
         net.link.or_else(|| self.network(&net.name).map(|network| network.kind.default_link()))
     }
 }
 
-/// Virshle's configuration: this host, its networks and images, and the templates VMs are made from.
+/// Virshle's configuration: this host, its networks and images, the templates VMs are made from, and the VMs there are to be.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -59,6 +64,9 @@ pub(super) struct File {
     /// What VMs are made from.
     #[serde(default)]
     pub(super) template: Templates,
+    /// The VMs that `v apply` makes, and keeps as they stand here.
+    #[serde(default)]
+    pub(super) vm: Vec<VmEntry>,
 }
 
 /// What VMs are made from.

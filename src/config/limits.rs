@@ -8,6 +8,8 @@ pub const MAX_VCPU: u32 = 255;
 pub const MIN_VRAM: Size = Size::mib(16);
 /// Far above any host; it catches a unit that was meant otherwise.
 pub const MAX_VRAM: Size = Size::gib(16 * 1024);
+/// What memory grows by while a VM runs: a guest takes it in blocks of this size.
+pub const VRAM_STEP: Size = Size::mib(128);
 /// Together with [`MAX_DISKS`], the first-boot volume and the hypervisor's own devices they fit
 /// into the 32 slots of one PCI bus.
 pub const MAX_NICS: usize = 8;
@@ -32,6 +34,25 @@ pub fn check_vram(vram: Size) -> Result<(), String> {
     }
     if !vram.bytes().is_multiple_of(Size::MIB) {
         return Err(format!("must be whole MiB, like `{}MiB`, not `{vram}`", vram.bytes() / Size::MIB));
+    }
+    Ok(())
+}
+
+/// The reason completes the sentence "`vcpu-max` …".
+pub fn check_vcpu_max(vcpu: u32, max: u32) -> Result<(), String> {
+    check_vcpu(max)?;
+    if max < vcpu {
+        return Err(format!("is {max}, less than the `vcpu` of {vcpu}"));
+    }
+    Ok(())
+}
+
+/// The reason completes the sentence "`vram-max` …".
+pub fn check_vram_max(vram: Size, max: Size) -> Result<(), String> {
+    check_vram(max)?;
+    let more = max.bytes().saturating_sub(vram.bytes());
+    if more == 0 || !more.is_multiple_of(VRAM_STEP.bytes()) {
+        return Err(format!("is {max}, and must be more than the `vram` of {vram} by a multiple of {VRAM_STEP}"));
     }
     Ok(())
 }

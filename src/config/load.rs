@@ -4,6 +4,7 @@ use std::fs::{self, File as FsFile};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::declared::UserDataEntry;
 use super::draft::Draft;
 use super::file::{Config, File};
 use super::paths::{home, resolve};
@@ -32,8 +33,7 @@ pub fn load(file: &Path, drop_ins: &Path) -> Result<Config> {
 pub fn check(file: &Path) -> Result<Config> {
     let mut draft = Draft::default();
     add(&mut draft, file, home().as_deref())?;
-    rules::check(&draft)?;
-    Ok(draft.into_config())
+    draft.into_config()
 }
 
 fn load_for(file: &Path, drop_ins: &Path, home: Option<&Path>) -> Result<Config> {
@@ -50,8 +50,7 @@ fn load_for(file: &Path, drop_ins: &Path, home: Option<&Path>) -> Result<Config>
     for other in &others {
         add(&mut draft, other, home)?;
     }
-    rules::check(&draft)?;
-    Ok(draft.into_config())
+    draft.into_config()
 }
 
 /// The drop-ins in the order of their names. Hidden files are an editor's, not a person's.
@@ -132,6 +131,22 @@ fn paths(file: &mut File) -> Vec<(String, &mut PathBuf)> {
     for (index, image) in file.image.iter_mut().enumerate() {
         add(format!("image[{index}].path"), Some(&mut image.path));
     }
+    for (index, vm) in file.vm.iter_mut().enumerate() {
+        add(format!("vm[{index}].kernel"), vm.kernel.as_mut());
+        add(format!("vm[{index}].initramfs"), vm.initramfs.as_mut());
+        add(format!("vm[{index}].firmware"), vm.firmware.as_mut());
+        for (number, disk) in vm.disks.iter_mut().enumerate() {
+            add(format!("vm[{index}].disk[{number}].path"), disk.path.as_mut());
+        }
+        match &mut vm.user_data {
+            UserDataEntry::One(path) => add(format!("vm[{index}].user-data"), Some(path)),
+            UserDataEntry::Several(paths) => {
+                for (number, path) in paths.iter_mut().enumerate() {
+                    add(format!("vm[{index}].user-data[{number}]"), Some(path));
+                }
+            }
+        }
+    }
     for (index, template) in file.template.vm.iter_mut().enumerate() {
         add(format!("template.vm[{index}].kernel"), template.kernel.as_mut());
         add(format!("template.vm[{index}].initramfs"), template.initramfs.as_mut());
@@ -145,11 +160,10 @@ fn paths(file: &mut File) -> Vec<(String, &mut PathBuf)> {
 
 /// The config that a text is, as if it stood in `/etc/virshle/config.toml`.
 #[cfg(test)]
-pub(super) fn of_text(text: &str) -> Result<Config> {
+pub(crate) fn of_text(text: &str) -> Result<Config> {
     let mut draft = Draft::default();
     add_text(&mut draft, Path::new("/etc/virshle/config.toml"), text.to_owned(), Some(Path::new("/home/anon")))?;
-    rules::check(&draft)?;
-    Ok(draft.into_config())
+    draft.into_config()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! text ── source ──► positions ── decode ──► file (types) ── draft (merged) ── rules ──► Config
+//!                                     a [[vm]] ── overlay (over its template) ──┘
 //! ```
 //!
 //! [`schema`](json_schema) says the same grammar to editors, from the same types.
@@ -18,7 +19,9 @@ mod limits;
 mod link;
 mod load;
 mod network;
+mod overlay;
 mod paths;
+mod placed;
 mod policy;
 mod rules;
 mod schema;
@@ -30,8 +33,13 @@ pub use file::{
     Accelerator, CloudHypervisorEntry, Config, DatapathSetting, DiskEntry, HypervisorSetting, ImageEntry, NetEntry,
     Network, NetworkKind, NodeEntry, QemuEntry, Template,
 };
-pub use limits::{MAX_DISKS, MAX_NICS, MAX_VCPU, MAX_VRAM, MIN_VRAM, check_vcpu, check_vram};
+pub use limits::{
+    MAX_DISKS, MAX_NICS, MAX_VCPU, MAX_VRAM, MIN_VRAM, VRAM_STEP, check_vcpu, check_vcpu_max, check_vram,
+    check_vram_max,
+};
 pub use link::LinkEntry;
+#[cfg(test)]
+pub(crate) use load::of_text;
 pub use load::{check, load};
 pub use network::{DEFAULT_BRIDGE, Keeping};
 pub(crate) use paths::{home, resolve};

@@ -114,7 +114,11 @@ mod tests {
         autostart-order = 10
         autostart-delay = 5
         stop-timeout = 120
+        protect = false
+        vcpu-max = 4
+        vram-max = 4
         limits = { cpus = 1.5, memory = "3G" }
+        labels = { role = "db" }
         [[template.vm.disk]]
         name = "os"
         image = "debian-12"
@@ -141,6 +145,59 @@ mod tests {
         firmware = "/path"
         disk = [{ name = "os", path = "~/os.img" }, { name = "data", size = 1 }]
         net = [{ name = "main", type = "tap" }, { name = "main", type = { tap = {} } }, { name = "u", type.user = {} }]
+
+        [[vm]]
+        name = "db"
+        template = "xs"
+        running = "leave"
+        on-remove = "keep"
+        user-data = ["ada.toml", "~/bob.toml"]
+        vcpu = 2
+        vram = 4
+        vcpu-max = 8
+        vram-max = 6
+        hypervisor = "auto"
+        kernel = "/path"
+        initramfs = "/path"
+        cmdline = "quiet"
+        restart = "always"
+        watchdog = false
+        autostart = true
+        autostart-order = 20
+        autostart-delay = 1
+        stop-timeout = 60
+        protect = true
+        limits = { cpus = 2, memory = "5G" }
+        labels = { team = "a" }
+        [[vm.disk]]
+        name = "os"
+        path = "/path"
+        size = "60G"
+        readonly = false
+        [[vm.disk]]
+        name = "data"
+        image = "debian-12"
+        [[vm.net]]
+        name = "main"
+        [vm.net.type.vhost]
+        [[vm.net]]
+        name = "lab"
+        type = "tap"
+        address = "10.45.0.11"
+        mac = "02:00:00:00:00:02"
+        ports = []
+        allow = ["tcp/22"]
+        deny = ["tcp/23"]
+        rate = "1Gbit"
+        spoof = true
+
+        [[vm]]
+        name = "web"
+        template = "s"
+        running = true
+        user-data = "ada.toml"
+        firmware = "/path"
+        net = [{ name = "main" }, { name = "main", type.tap = {} }, { name = "u", type.user = {} }]
     "#;
 
     /// Follows `$ref`s, and gives each way that a value may be.
@@ -156,12 +213,26 @@ mod tests {
         vec![schema]
     }
 
+    fn kind_of(value: &toml::Value) -> &'static str {
+        match value {
+            toml::Value::String(_) => "string",
+            toml::Value::Integer(_) => "integer",
+            toml::Value::Boolean(_) => "boolean",
+            _ => "number",
+        }
+    }
+
     /// Marks each schema that the value walks through, and fails on a key that none of them has.
     fn walk(root: &Value, schema: &Value, value: &toml::Value, path: &str, seen: &mut Vec<String>) {
         let choices = choices(root, schema);
         match value {
             toml::Value::Table(table) => {
                 for (key, value) in table {
+                    // Keys that a person makes up are not the grammar's.
+                    if let Some(any) = choices.iter().find_map(|one| one.get("additionalProperties")?.get("type")) {
+                        assert_eq!(any.as_str(), Some(kind_of(value)), "`{path}.{key}`");
+                        continue;
+                    }
                     let path = format!("{path}.{key}");
                     let found = choices.iter().find_map(|one| one.get("properties")?.get(key));
                     let found = found.unwrap_or_else(|| panic!("`{path}` is not in the schema"));
@@ -175,12 +246,7 @@ mod tests {
                 items.iter().for_each(|item| walk(root, found, item, path, seen));
             }
             scalar => {
-                let name = match scalar {
-                    toml::Value::String(_) => "string",
-                    toml::Value::Integer(_) => "integer",
-                    toml::Value::Boolean(_) => "boolean",
-                    _ => "number",
-                };
+                let name = kind_of(scalar);
                 let fits = |one: &&Value| {
                     let kind = one.get("type").and_then(Value::as_str);
                     let word = one.get("enum").and_then(Value::as_array);

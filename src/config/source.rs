@@ -247,7 +247,7 @@ mod tests {
             (
                 "zzzzzzzz = 1".into(),
                 "line 1, column 1: unknown key `zzzzzzzz` at the top level",
-                Some("the keys it knows: `node`, `network`, `image` and `template`"),
+                Some("the keys it knows: `node`, `network`, `image`, `template` and `vm`"),
             ),
             (
                 "[node]\nacel = 'kvm'".into(),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-use super::mime::{self, Body, CLOUD_CONFIG};
+use super::mime::{self, BOOTHOOK, Body, CLOUD_CONFIG};
 use super::seed::Seed;
 use crate::error::Result;
 use crate::spec::{Name, Nic};
@@ -25,9 +25,21 @@ pub(super) fn meta_data(seed: &Seed) -> String {
 /// Serves ssh over vsock in guests whose systemd is too old to do so.
 ///
 /// A boothook, and not a cloud-config: the keys of one (`write_files`, `runcmd`) give way to the
-/// same keys of the user's, and its modules may be switched off in the image. It is vendor data, so
-/// who does not want any says `vendor_data: { enabled: false }`. Nothing is put into its text.
-pub(super) const VENDOR_DATA: &str = include_str!("vendor_data.sh");
+/// same keys of the user's, and its modules may be switched off in the image.
+const SSH_OVER_VSOCK: &str = include_str!("vendor_data.sh");
+
+/// The same for every guest, so that nothing is put into its text. It is vendor data, so who does not
+/// want any says `vendor_data: { enabled: false }`.
+pub(super) fn vendor_data() -> String {
+    // Other NICs are taken over at the next boot, and not by new machines alone.
+    let updates = json!({ "updates": { "network": { "when": ["boot-new-instance", "boot"] } } });
+    let updates = format!("{HEAD}{}", document(&updates));
+    let part = |name: &str, kind, content| Body { name: name.to_owned(), kind, content };
+    mime::multipart(&[
+        part("virshle-ssh-vsock.sh", BOOTHOOK, SSH_OVER_VSOCK.as_bytes()),
+        part("virshle-updates.cfg", CLOUD_CONFIG, updates.as_bytes()),
+    ])
+}
 
 /// One cloud-config, or an archive of it and the raw parts.
 ///
@@ -370,7 +382,7 @@ mod tests {
     /// It is run as a guest would, with every path in a folder and a `systemctl` that tells.
     #[test]
     fn ssh_over_vsock_is_installed_once_and_only_where_it_is_needed() {
-        let script = VENDOR_DATA.strip_prefix("#cloud-boothook\n").unwrap();
+        let script = SSH_OVER_VSOCK.strip_prefix("#cloud-boothook\n").unwrap();
         assert!(script.starts_with("#!/bin/sh\n"), "cloud-init runs what follows its own line");
         let sh = host::find_program("sh").unwrap();
         type Guest = (&'static str, fn(&Path), bool);

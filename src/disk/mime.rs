@@ -18,6 +18,7 @@ pub struct Part {
 const MERGE: &str = "list(append)+dict(recurse_array)+str()";
 
 pub(super) const CLOUD_CONFIG: &str = "text/cloud-config";
+pub(super) const BOOTHOOK: &str = "text/cloud-boothook";
 
 /// The beginnings that cloud-init knows, longer ones before those they begin with. It ignores
 /// their case and white space before them.
@@ -25,7 +26,7 @@ const BEGINNINGS: [(&str, &str); 9] = [
     ("#cloud-config-archive", "text/cloud-config-archive"),
     ("#cloud-config-jsonp", "text/cloud-config-jsonp"),
     ("## template: jinja", "text/jinja2"),
-    ("#cloud-boothook", "text/cloud-boothook"),
+    ("#cloud-boothook", BOOTHOOK),
     ("#include-once", "text/x-include-once-url"),
     ("#part-handler", "text/part-handler"),
     ("#cloud-config", CLOUD_CONFIG),

@@ -11,6 +11,7 @@ mod clone;
 mod cloud_init;
 #[cfg(test)]
 mod file_systems;
+mod grow;
 mod mime;
 mod rename_seed;
 mod seed;
@@ -19,6 +20,7 @@ mod volume;
 
 pub use crate::host::{Progress, Quiet};
 pub use clone::{Cloned, Method, blank, bytes_needed, clone, free_space};
+pub use grow::grow;
 pub use mime::Part;
-pub use rename_seed::rename_seed;
+pub use rename_seed::{check_seed, rename_seed, write_network};
 pub use seed::{Seed, write_seed};

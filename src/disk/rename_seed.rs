@@ -10,7 +10,7 @@ use super::seed::LABEL;
 use super::{cloud_init, volume};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::NewFile;
-use crate::spec::Name;
+use crate::spec::{Name, Nic};
 
 /// Far more than any volume of ours.
 const MOST: u64 = 64 << 20;
@@ -39,6 +39,31 @@ pub fn rename_seed(path: &Path, hostname: &Name) -> Result<()> {
     let mut files = vec![("meta-data", &*meta_data), ("user-data", &*user_data), ("network-config", &*network_config)];
     files.extend(vendor_data.as_deref().map(|text| (VENDOR_DATA, text)));
     volume::fat(LABEL, id, &files).and_then(|bytes| replace(path, &bytes)).or_failed(failed)
+}
+
+/// Writes what a guest is told of its NICs into a first-boot volume; who it is stays as it is. A guest
+/// takes it over at its next boot, which the vendor data of the volume tells it to do.
+pub fn write_network(path: &Path, nics: &[Nic]) -> Result<()> {
+    let shown = path.display();
+    let failed = || format!("cannot write other NICs into the first-boot volume `{shown}`");
+    let Documents { id, meta_data, user_data, network_config, .. } = read(path).or_failed(failed)?;
+    let changed = cloud_init::network_config(nics);
+    if changed == network_config {
+        return Ok(());
+    }
+    let vendor_data = cloud_init::vendor_data();
+    let files = [
+        ("meta-data", &*meta_data),
+        ("user-data", &*user_data),
+        ("network-config", &*changed),
+        (VENDOR_DATA, &*vendor_data),
+    ];
+    volume::fat(LABEL, id, &files).and_then(|bytes| replace(path, &bytes)).or_failed(failed)
+}
+
+/// Refuses a first-boot volume that cannot be read.
+pub fn check_seed(path: &Path) -> Result<()> {
+    read(path).map(drop).or_failed(|| format!("cannot read the first-boot volume `{}`", path.display()))
 }
 
 const VENDOR_DATA: &str = "vendor-data";

@@ -44,7 +44,7 @@ pub fn write_seed(path: &Path, seed: &Seed) -> Result<()> {
         ("meta-data", cloud_init::meta_data(seed)),
         ("user-data", user_data),
         ("network-config", cloud_init::network_config(&seed.nics)),
-        ("vendor-data", cloud_init::VENDOR_DATA.to_owned()),
+        ("vendor-data", cloud_init::vendor_data()),
     ];
     let files = files.each_ref().map(|(name, content)| (*name, content.as_str()));
     let (id, ..) = seed.instance.as_fields();
@@ -108,7 +108,7 @@ pub(super) mod tests {
             ("meta-data", cloud_init::meta_data(seed)),
             ("user-data", cloud_init::user_data(seed).unwrap()),
             ("network-config", cloud_init::network_config(&seed.nics)),
-            ("vendor-data", include_str!("vendor_data.sh").to_owned()),
+            ("vendor-data", cloud_init::vendor_data()),
         ]
     }
 

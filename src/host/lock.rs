@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 #[derive(Debug)]
@@ -46,6 +46,18 @@ impl Lock {
             Some(libc::EAGAIN | libc::EACCES) => Err(LockError::Held),
             _ => Err(error.into()),
         }
+    }
+
+    /// Writes this process's number into the file, for whoever finds the lock held.
+    pub fn sign(&self) -> io::Result<()> {
+        let number = std::process::id().to_string();
+        self.file.write_all_at(number.as_bytes(), 0)?;
+        self.file.set_len(number.len() as u64)
+    }
+
+    /// The number that the holder signed with.
+    pub fn signature(path: &Path) -> Option<u32> {
+        std::fs::read_to_string(path).ok()?.parse().ok()
     }
 
     /// A lock that this process held when it was another program, which passed it on under `number`.
@@ -138,6 +150,10 @@ mod tests {
         let lock = Lock::try_take(&path).unwrap();
         assert!(Lock::is_held(&path).unwrap());
         assert!(matches!(Lock::try_take(&path), Err(LockError::Held)));
+        assert_eq!(Lock::signature(&path), None);
+        std::fs::write(&path, "99999999999").unwrap();
+        lock.sign().unwrap();
+        assert_eq!(Lock::signature(&path), Some(std::process::id()));
         drop(lock);
         assert!(!Lock::is_held(&path).unwrap());
         Lock::try_take(&path).unwrap();

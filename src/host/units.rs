@@ -121,6 +121,12 @@ impl Unit {
         systemctl(&["revert", &self.0]).map(drop)
     }
 
+    /// How much memory its processes have, in bytes, where that is counted.
+    pub fn memory(&self) -> Result<Option<u64>, ProgramError> {
+        let shown = self.show("MemoryCurrent")?;
+        Ok(shown.trim().strip_prefix("MemoryCurrent=").and_then(|bytes| bytes.parse().ok()))
+    }
+
     fn show(&self, properties: &str) -> Result<String, ProgramError> {
         systemctl(&["show", "--property", properties, &self.0]).map(|output| output.text())
     }

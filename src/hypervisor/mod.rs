@@ -35,7 +35,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::host::{ExitStatus, Gate, Handle};
-use crate::spec::{Forward, HypervisorKind, Link, Nic, Protocol, VmSpec};
+use crate::spec::{Forward, HypervisorKind, Link, Name, Nic, Protocol, Size, VmSpec};
 
 /// What a driver can do. A template that needs more is refused at create, by the name of the
 /// driver that has it.
@@ -55,6 +55,19 @@ pub struct Capabilities {
     pub kernel: bool,
     /// Works without hardware virtualisation.
     pub tcg: bool,
+    /// What a running guest can be given. A disk grows under every driver.
+    pub resize: Resize,
+}
+
+/// What changes while the guest runs, where its spec leaves room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resize {
+    /// Memory is added, by multiples of [`VmSpec::MEMORY_STEP`].
+    pub memory: bool,
+    /// vCPUs are added.
+    pub cpus: bool,
+    /// The forwarded ports of a `user` NIC.
+    pub forwards: bool,
 }
 
 /// What serves the `user` networks of a driver.
@@ -221,6 +234,15 @@ pub trait Machine: std::fmt::Debug {
     async fn next_event(&mut self) -> MachineEvent;
     /// What its process last wrote on its standard error.
     fn last_words(&self) -> Option<String>;
+    /// Gives the guest so much memory in all. As the next two: it may have that already, and it is
+    /// checked that it has it then.
+    async fn grow_memory(&mut self, to: Size) -> Result<()>;
+    /// Gives the guest so many vCPUs in all.
+    async fn add_cpus(&mut self, to: u32) -> Result<()>;
+    /// Makes the disk at this place of the spec so large, in its file and for the guest.
+    async fn grow_disk(&mut self, position: usize, disk: &Name, to: Size) -> Result<()>;
+    /// Makes these the ports that lead to a `user` NIC: all of them, that for ssh included.
+    async fn forward(&mut self, nic: &Nic, forwards: &[Forward]) -> Result<()>;
     /// How a NIC of this machine is taken out and put back, where that is needed and possible.
     fn hotplug(&self) -> Option<Box<dyn Hotplug>>;
     /// Cuts the power: asks the hypervisor to quit, then SIGKILL. Returns when the process is gone.

@@ -3,7 +3,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::config::DeclaredVm;
+use crate::config::{DeclaredVm, DiskEntry, Template};
 use crate::spec::{Declared, Name, VmSpec};
 
 /// What a person allows beyond what disturbs nobody.
@@ -54,15 +54,55 @@ pub enum Work {
 pub struct Alter {
     /// As it is recorded.
     pub spec: VmSpec,
-    /// As it should be, where that can be said without looking at the host: a NIC that is to be given
-    /// an address has none, and what is resolved anew is as before.
+    /// What it comes to now, where that can be said without looking at the host: what waits is as
+    /// before, as is what is resolved anew, and a NIC that is to be given an address has none.
     pub target: VmSpec,
     /// What the config says of it.
     pub entry: DeclaredVm,
-    /// What is recorded once all of it is done.
+    /// What is recorded once all of that is done.
     pub declared: Declared,
     /// Whether it is to run in the end; `None`: as it is now.
     pub run: Option<bool>,
+}
+
+impl Alter {
+    /// What a VM that does not run is made to now: what the config says, but for its disks, which
+    /// are lost only where that is asked for.
+    pub fn template(&self) -> Template {
+        let disks = self.target.disks.iter().map(|disk| DiskEntry {
+            name: disk.name.clone(),
+            path: disk.source.clone(),
+            image: None,
+            size: disk.size,
+            readonly: disk.readonly,
+        });
+        Template { disks: disks.collect(), ..self.entry.template.clone() }
+    }
+}
+
+impl Plan {
+    /// Every line, with its VM.
+    pub fn lines(&self) -> impl Iterator<Item = (&Name, &Change)> {
+        self.items.iter().flat_map(|item| item.changes.iter().map(|change| (&item.vm, change)))
+    }
+
+    /// The lines that are refused.
+    pub fn refusals(&self) -> impl Iterator<Item = (&Name, &Change)> {
+        self.lines().filter(|(_, change)| change.class == Class::Refused)
+    }
+}
+
+impl Item {
+    /// Whether anything of it is done now.
+    pub fn is_due(&self) -> bool {
+        self.changes.iter().any(|change| change.needs.is_none() && change.class != Class::Refused)
+    }
+
+    /// Whether what the host decides for it is decided anew: the hypervisor, and the firmware.
+    pub fn resolves(&self) -> bool {
+        let resolved = |change: &Change| matches!(change.field, Field::Hypervisor | Field::Firmware | Field::Kernel);
+        self.changes.iter().any(|change| change.needs.is_none() && resolved(change))
+    }
 }
 
 /// One line of a plan.
@@ -177,6 +217,8 @@ pub enum NicField {
     Whole,
     Network,
     Type,
+    /// What it is plugged into, and who keeps that.
+    Bridge,
     Address,
     Mac,
     Mtu,
@@ -231,6 +273,7 @@ impl fmt::Display for Field {
                     NicField::Whole => "",
                     NicField::Network => "name",
                     NicField::Type => "type",
+                    NicField::Bridge => "bridge",
                     NicField::Address => "address",
                     NicField::Mac => "mac",
                     NicField::Mtu => "mtu",

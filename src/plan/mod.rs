@@ -10,6 +10,16 @@
 //! once and removed. Nothing is looked up by starting a program, so planning for a thousand VMs is
 //! reading; and a plan is made anew by every command, so a killed `apply` is finished by the next.
 
+mod apply;
 mod change;
+mod compare;
+mod digest;
+mod look;
+#[cfg(test)]
+pub(crate) mod model;
 
+pub use apply::{Apply, Fate, Told};
 pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};
+pub use compare::compare;
+pub use digest::digest;
+pub use look::{Seen, Situation, look};

@@ -44,6 +44,10 @@ pub enum Happening {
     Renamed {
         from: Name,
     },
+    /// The config had something else said of it, and it followed.
+    Altered {
+        fields: Vec<String>,
+    },
     /// The guest rebooted itself.
     Rebooted,
     /// The guest's watchdog reset it.
@@ -93,6 +97,7 @@ impl Happening {
             Happening::State { to, .. } => to.to_string(),
             Happening::Deleted => "deleted".to_owned(),
             Happening::Renamed { .. } => "renamed".to_owned(),
+            Happening::Altered { .. } => "altered".to_owned(),
             Happening::Rebooted => "rebooted".to_owned(),
             Happening::WatchdogFired => "reset".to_owned(),
             Happening::GaveUp { .. } => "given up".to_owned(),
@@ -128,6 +133,7 @@ impl Happening {
             }
             .to_owned(),
             Happening::Renamed { from } => format!("it was `{from}`"),
+            Happening::Altered { fields } => fields.join(", "),
             Happening::Rebooted => "by the guest".to_owned(),
             Happening::WatchdogFired => "by its watchdog: the guest had stopped feeding it".to_owned(),
             Happening::GaveUp { attempts } => format!("not started again: it ended after each of {attempts} attempts"),

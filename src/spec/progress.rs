@@ -30,6 +30,7 @@ pub enum Verb {
     Stop,
     Restart,
     Rename,
+    Reshape,
     Delete,
 }
 
@@ -41,6 +42,7 @@ impl fmt::Display for Verb {
             Verb::Stop => "stop",
             Verb::Restart => "restart",
             Verb::Rename => "rename",
+            Verb::Reshape => "reshape",
             Verb::Delete => "delete",
         })
     }

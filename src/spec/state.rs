@@ -40,6 +40,8 @@ pub enum Event {
     Booted,
     Pause,
     Resume,
+    /// It is given more, or other ports, while it runs.
+    Alter,
     Stop,
     /// The guest has not shut down in the time it was given: it runs as before.
     StopGivenUp,
@@ -137,8 +139,9 @@ impl State {
             (S::Stopping, E::StopGivenUp) => Ok(S::Running),
             (S::Running, E::Resume) => Err(Refusal::NotPaused),
             (S::Paused, E::Resume) => Ok(S::Running),
+            (S::Running | S::Paused, E::Alter) => Ok(self),
             (S::Paused, E::Pause) => Err(Refusal::AlreadyPaused),
-            (S::Stopping, E::Start | E::Pause | E::Resume) => Err(Refusal::AlreadyStopping),
+            (S::Stopping, E::Start | E::Pause | E::Resume | E::Alter) => Err(Refusal::AlreadyStopping),
             (S::Running | S::Paused | S::Stopping, E::Start | E::Booted | E::Created | E::Retry) => {
                 Err(Refusal::AlreadyRunning)
             }
@@ -167,12 +170,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const EVENTS: [Event; 11] = [
+    const EVENTS: [Event; 12] = [
         Event::Created,
         Event::Start,
         Event::Booted,
         Event::Pause,
         Event::Resume,
+        Event::Alter,
         Event::Stop,
         Event::StopGivenUp,
         Event::Delete,
@@ -220,6 +224,8 @@ mod tests {
             (State::Stopped, Event::Stop, Refusal::NotRunning),
             (State::Stopped, Event::Pause, Refusal::NotRunning),
             (State::Running, Event::Resume, Refusal::NotPaused),
+            (State::Stopped, Event::Alter, Refusal::NotRunning),
+            (State::Stopping, Event::Alter, Refusal::AlreadyStopping),
             (State::Deleting, Event::Start, Refusal::BeingDeleted),
             (State::Creating, Event::Start, Refusal::BeingCreated),
         ];

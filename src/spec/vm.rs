@@ -53,9 +53,22 @@ impl VmSpec {
     /// The VM's own UEFI variables, in the VM's folder (QEMU only).
     pub const EFI_VARS: &'static str = "efivars.fd";
 
+    /// A running guest is given memory in multiples of this.
+    pub const MEMORY_STEP: Size = Size::mib(128);
+
     /// The number of a VM on its line to this host: high enough to be nobody else's by chance.
     pub fn cid(uuid: Uuid) -> u32 {
         0x4000_0000 | (uuid.as_u128() as u32 & 0x3fff_ffff)
+    }
+
+    /// How many vCPUs it can come to while it runs.
+    pub fn most_vcpus(&self) -> u32 {
+        self.vcpu_max.map_or(self.vcpu, |most| most.max(self.vcpu))
+    }
+
+    /// How much memory it can come to while it runs.
+    pub fn most_vram(&self) -> Size {
+        self.vram_max.map_or(self.vram, |most| most.max(self.vram))
     }
 
     /// vhost-user backends map the guest's memory, so it must be shared.

@@ -16,7 +16,7 @@ use crate::error::{Error, OrFailed, Result};
 use crate::spec::{Address, Name, Subnet, ip6_of};
 
 use super::fault::Fault;
-use super::vms::{Draft, Wanted};
+use super::vms::Wanted;
 
 /// The addresses of the networks that one transaction gives addresses of.
 #[derive(Debug, Default)]
@@ -35,10 +35,10 @@ struct Pool {
 }
 
 impl Pools {
-    /// For what these drafts want; two that want one address are refused.
-    pub(super) fn of(drafts: &[Draft]) -> Result<Self> {
+    /// For what these NICs want; two that want one address are refused.
+    pub(super) fn of<'a>(nics: impl Iterator<Item = &'a Wanted>) -> Result<Self> {
         let mut pools = Self::default();
-        for nic in drafts.iter().flat_map(|draft| &draft.nics) {
+        for nic in nics {
             let Some(subnet) = &nic.subnet else {
                 if let Some(ip) = nic.address {
                     return Err(Error::usage(format!("`{ip}` is asked for of a network that gives no addresses"))
@@ -91,7 +91,7 @@ impl Pools {
 }
 
 /// Whether a NIC may have this address of the subnet at all.
-fn check_asked(subnet: &Subnet, ip: Ipv4Addr) -> Result<()> {
+pub(super) fn check_asked(subnet: &Subnet, ip: Ipv4Addr) -> Result<()> {
     let (network, net) = (&subnet.network, subnet.net.trunc());
     let (first, last) = hosts(net);
     let wrong = if !net.contains(&ip) {

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension};
+use uuid::Uuid;
 
 use super::fault::Fault;
-use super::vms::Draft;
+use super::vms::Wanted;
 use crate::error::{Error, Result};
 use crate::spec::Mac;
 
-/// What the drafts ask for; two that ask for one MAC are refused.
-pub(super) fn asked(drafts: &[Draft]) -> Result<BTreeSet<Mac>> {
+/// What the NICs ask for; two that ask for one MAC are refused.
+pub(super) fn asked<'a>(nics: impl Iterator<Item = &'a Wanted>) -> Result<BTreeSet<Mac>> {
     let mut macs = BTreeSet::new();
-    for mac in drafts.iter().flat_map(|draft| &draft.nics).filter_map(|nic| nic.mac) {
+    for mac in nics.filter_map(|nic| nic.mac) {
         if !macs.insert(mac) {
             return Err(Error::refused(format!("two of the NICs would have the MAC `{mac}`"))
                 .hint("a MAC belongs to one NIC: leave it out, or create one VM at a time"));
@@ -21,15 +22,16 @@ pub(super) fn asked(drafts: &[Draft]) -> Result<BTreeSet<Mac>> {
     Ok(macs)
 }
 
-/// Refuses those that a recorded VM's NIC has, whether it asked for it or not.
-pub(super) fn refuse_taken(connection: &Connection, macs: &BTreeSet<Mac>) -> Result<(), Fault> {
+/// Refuses those that a recorded VM's NIC has, whether it asked for it or not; `but` may have them.
+pub(super) fn refuse_taken(connection: &Connection, macs: &BTreeSet<Mac>, but: Option<Uuid>) -> Result<(), Fault> {
+    let but = but.map(|vm| vm.to_string()).unwrap_or_default();
     for mac in macs {
         let mut statement = connection.prepare_cached(
             "SELECT vm.name, vm.number FROM vm, json_each(vm.spec, '$.nics') AS nic
-             WHERE nic.value ->> '$.mac' = ?1 LIMIT 1",
+             WHERE nic.value ->> '$.mac' = ?1 AND vm.uuid <> ?2 LIMIT 1",
         )?;
         let holder: Option<(String, u32)> =
-            statement.query_row([mac.to_string()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            statement.query_row([&mac.to_string(), &but], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         if let Some((name, number)) = holder {
             return Err(Error::refused(format!("the MAC `{mac}` is taken: a NIC of VM {number}, `{name}`, has it"))
                 .hint(format!("choose another MAC, or leave it out; `v vm info {name}` shows that VM"))

@@ -15,6 +15,7 @@ mod networks;
 mod open;
 mod progress;
 mod record;
+mod reshape;
 mod vms;
 
 #[cfg(test)]
@@ -26,4 +27,5 @@ pub use history::Remembered;
 pub use networks::{Made, NetworkRecord, NetworkState};
 pub use open::Store;
 pub use record::{Helper, Line, Record, Retries, Runtime};
+pub use reshape::Given;
 pub use vms::{Draft, Reserved, Wanted};

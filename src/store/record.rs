@@ -115,9 +115,17 @@ impl Record {
 }
 
 impl Record {
+    /// Whether it is the config's: declared there when that was last applied.
+    pub fn is_declared(&self) -> bool {
+        self.declared.as_ref().is_some_and(|declared| !declared.removed)
+    }
+
     /// Moves the state, or refuses. The other fields are the caller's: only it knows what it did.
     pub fn apply(&mut self, event: &Event) -> Result<(), Refusal> {
         self.state = self.state.after(event)?;
+        if let (Event::Booted, Some(declared)) = (event, &mut self.declared) {
+            declared.start_again = false;
+        }
         Ok(())
     }
 

@@ -71,11 +71,11 @@ impl Store {
                     .hint("a name belongs to one VM: leave it out, or create one at a time"));
             }
         }
-        let mut pools = Pools::of(drafts)?;
-        let macs = mac::asked(drafts)?;
+        let mut pools = Pools::of(drafts.iter().flat_map(|draft| &draft.nics))?;
+        let macs = mac::asked(drafts.iter().flat_map(|draft| &draft.nics))?;
         let actor = self.actor();
         self.write("record a new VM", |transaction| {
-            mac::refuse_taken(transaction, &macs)?;
+            mac::refuse_taken(transaction, &macs, None)?;
             let mut specs = Vec::with_capacity(drafts.len());
             for draft in drafts {
                 refuse_known(transaction, draft.uuid)?;
@@ -87,7 +87,8 @@ impl Store {
                 let addresses = draft.nics.iter().map(|nic| pools.take(transaction, nic)).collect::<Result<_, _>>()?;
                 let reserved = Reserved { uuid: draft.uuid, number, name, addresses };
                 let spec = build(&reserved)?;
-                refuse_other(&spec, &reserved, draft)?;
+                let identity = (reserved.uuid, reserved.number, &reserved.name);
+                refuse_other(&spec, identity, &reserved.addresses, &draft.nics)?;
                 insert(transaction, &spec, draft.declared.clone(), owner)?;
                 let happening = Happening::State { from: None, to: State::Creating, intent: None, exit: None };
                 history::note(transaction, &spec, &actor, &happening)?;
@@ -172,7 +173,7 @@ fn update_one<T>(
     Ok(done)
 }
 
-fn by_uuid(connection: &Connection, vm: Uuid) -> Result<Option<Record>, Fault> {
+pub(super) fn by_uuid(connection: &Connection, vm: Uuid) -> Result<Option<Record>, Fault> {
     one(connection, &format!("SELECT {} FROM vm WHERE uuid = ?1", Record::COLUMNS), params![vm.to_string()])
 }
 
@@ -235,20 +236,25 @@ fn refuse_known(connection: &Connection, vm: Uuid) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Who a VM is, which is settled for its life.
+pub(super) type Identity<'a> = (Uuid, u32, &'a Name);
+
 /// The row and the spec must tell the same story, whoever built the spec.
-fn refuse_other(spec: &VmSpec, reserved: &Reserved, draft: &Draft) -> Result<()> {
-    let given = reserved.addresses.iter().flatten();
+pub(super) fn refuse_other(
+    spec: &VmSpec,
+    identity: Identity<'_>,
+    addresses: &[Option<Address>],
+    wanted: &[Wanted],
+) -> Result<()> {
     let mac = |index: usize| spec.nics.get(index).map(|nic| nic.mac);
-    let mut macs = draft.nics.iter().enumerate().filter(|(_, nic)| nic.mac.is_some());
-    let same = spec.uuid == reserved.uuid
-        && spec.number == reserved.number
-        && spec.name == reserved.name
-        && addresses(spec).eq(given)
+    let mut macs = wanted.iter().enumerate().filter(|(_, nic)| nic.mac.is_some());
+    let same = (spec.uuid, spec.number, &spec.name) == identity
+        && self::addresses(spec).eq(addresses.iter().flatten())
         && macs.all(|(index, nic)| mac(index) == nic.mac);
     if same {
         Ok(())
     } else {
-        Err(Error::failed(format!("the spec built for `{}` is not what was reserved", reserved.name)))
+        Err(Error::failed(format!("the spec built for `{}` is not what was reserved", identity.2)))
     }
 }
 
@@ -263,7 +269,7 @@ fn addresses(spec: &VmSpec) -> impl Iterator<Item = &Address> {
     spec.nics.iter().filter_map(|nic| nic.address.as_ref())
 }
 
-fn gone(vm: Uuid) -> Error {
+pub(super) fn gone(vm: Uuid) -> Error {
     Error::not_found(format!("there is no VM with uuid `{vm}` any more")).hint("`v vm ls` lists the VMs")
 }
 
@@ -308,7 +314,7 @@ fn insert(
     Ok(())
 }
 
-fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), Fault> {
+pub(super) fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), Fault> {
     let columns = Columns::of(record)?;
     let mut statement = transaction.prepare_cached(
         "UPDATE vm SET name = ?2, template = ?3, state = ?4, intent = ?5, spec = ?6, exit = ?7, runtime = ?8,

@@ -9,8 +9,8 @@ use crate::error::{Error, OrFailed, Result};
 use crate::spec::Actor;
 use crate::vm::control::{Envelope, Failure, Reply, Request};
 
-/// A request is one short line.
-const REQUEST_LIMIT: u64 = 4096;
+/// A request is one line: the longest names the ports of a NIC.
+const REQUEST_LIMIT: u64 = 64 << 10;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A request with the place for its answer.

@@ -201,7 +201,11 @@ impl Supervisor<'_> {
                             let _ = asked.reply.send(Reply::State { state: State::Restarting });
                             continue;
                         }
-                        Request::Pause | Request::Resume => {
+                        Request::Pause
+                        | Request::Resume
+                        | Request::Resize { .. }
+                        | Request::GrowDisk { .. }
+                        | Request::Forwards { .. } => {
                             let error = Error::from(Refusal::Restarting);
                             let _ = asked.reply.send(Reply::Failed { failure: Failure::from(&error) });
                             continue;

@@ -16,6 +16,7 @@
 //! become the program that an upgrade has put in its place, without leaving the guest.
 
 mod again;
+mod alter;
 mod boot;
 mod care;
 mod console;

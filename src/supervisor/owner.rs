@@ -89,6 +89,9 @@ fn own(
             None => return Ok(()),
         },
     };
+    if purpose == Purpose::Start {
+        vm::finish_reshape(site, &mut site.store()?, vm)?;
+    }
     loop {
         let (task, spec) = loop {
             let (decision, record) = begin(site, vm, purpose, actor)?;
@@ -161,9 +164,13 @@ fn take_lock(site: &Site, vm: Uuid, purpose: Purpose) -> Result<Option<Lock>> {
                 let Some(record) = site.store()?.get(vm)? else {
                     return Err(Error::not_found("cannot start the VM: it was deleted"));
                 };
+                let failed = format!("cannot start `{}`", record.spec.name);
+                if late && record.owner.is_some_and(|owner| owner.is_alive()) {
+                    return Err(Error::refused(format!("{failed}: another command is at work on it")));
+                }
                 let refusal = record.state.after(&Event::Start).err().or(late.then_some(Refusal::AlreadyRunning));
                 if let Some(refusal) = refusal {
-                    return Err(Error::refused(format!("cannot start `{}`: {refusal}", record.spec.name)));
+                    return Err(Error::refused(format!("{failed}: {refusal}")));
                 }
             }
         }
@@ -271,8 +278,13 @@ pub(super) struct Doors {
 }
 
 impl Supervisor<'_> {
-    /// The whole run. An error means that it never came to run.
+    /// The whole run, of the VM as it is recorded by then. An error means that it never came to run.
     pub(super) async fn start(&self, attempt: Attempt, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
+        let spec = &self.recorded()?.spec;
+        Supervisor { ovs: self.ovs.clone(), spec, ..*self }.start_recorded(attempt, doors, ready).await
+    }
+
+    async fn start_recorded(&self, attempt: Attempt, doors: &mut Doors, ready: &mut Ready) -> Result<Run> {
         limits::apply(self.spec);
         let console = self.open_console_door()?;
         let ports = Ports::new(self.spec, self.ovs.clone());
@@ -391,6 +403,11 @@ impl Supervisor<'_> {
         Steps::of(self.site, verb, self.spec.uuid)
     }
 
+    /// How long the guest gets to shut down.
+    pub(super) fn stop_timeout(&self) -> Duration {
+        self.recorded().map_or(self.spec.policy.stop_timeout(), |record| record.spec.policy.stop_timeout())
+    }
+
     pub(super) fn release_ports(&self) {
         Ports::new(self.spec, self.ovs.clone()).release();
     }
@@ -503,7 +520,12 @@ async fn interrupted(doors: &mut Doors) -> Option<oneshot::Sender<Reply>> {
                 Request::Status => {
                     let _ = asked.reply.send(Reply::State { state: State::Starting });
                 }
-                Request::Pause | Request::Resume | Request::StartNow => {
+                Request::Pause
+                | Request::Resume
+                | Request::Resize { .. }
+                | Request::GrowDisk { .. }
+                | Request::Forwards { .. }
+                | Request::StartNow => {
                     let error = Error::refused(Refusal::AlreadyStarting.to_string());
                     let _ = asked.reply.send(Reply::Failed { failure: Failure::from(&error) });
                 }

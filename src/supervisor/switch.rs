@@ -154,6 +154,10 @@ impl Hands {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.cancel.check()?;
         let spec = &self.spec;
+        // It may have another guard by now.
+        let recorded = self.site.store()?.get(spec.uuid)?;
+        let recorded = recorded.and_then(|record| record.spec.nics.into_iter().find(|now| now.index == nic.index));
+        let nic = &recorded.unwrap_or_else(|| nic.clone());
         // Its bridge first, and what else this host is on it.
         vm::networks::restore(&self.site, nic)?;
         let port = Port { vm: spec.uuid, vm_number: spec.number, vm_name: spec.name.as_str(), nic, ovs: &self.ovs };

@@ -92,7 +92,7 @@ pub(super) async fn watch(
             }
             () = at(stop_deadline) => run.stop_timed_out(machine.as_mut()).await,
             _ = doors.terminate.recv() => {
-                switch.stopping(supervisor.spec.policy.stop_timeout());
+                switch.stopping(supervisor.stop_timeout());
                 run.terminate(machine.as_mut()).await;
             }
             _ = doors.hangup.recv() => hand_over = run.hang_up(),
@@ -180,6 +180,9 @@ impl Watched<'_> {
             Request::Status => self.state(),
             Request::Pause => self.pause(machine, &actor).await,
             Request::Resume => self.resume(machine, &actor).await,
+            Request::Resize { vcpu, vram } => self.supervisor.resize(machine, vcpu, vram, &actor).await,
+            Request::GrowDisk { disk, size } => self.supervisor.grow_disk(machine, &disk, size, &actor).await,
+            Request::Forwards { nic, forwards } => self.supervisor.forward(machine, nic, forwards).await,
             Request::Stop { timeout_ms, intent } => match self.press(machine, intent, &actor).await {
                 Ok(()) => {
                     let waiting = Waiting { reply, restart: intent == Intent::Restart };
@@ -257,7 +260,7 @@ impl Watched<'_> {
             Intent::ForceStop => self.cut(machine, intent, &Actor::Supervisor).await,
             intent => {
                 let (reply, _) = oneshot::channel();
-                let give_up = Instant::now() + self.supervisor.spec.policy.stop_timeout();
+                let give_up = Instant::now() + self.supervisor.stop_timeout();
                 self.stop.push((give_up, Some(Waiting { reply, restart: false })));
                 self.press(machine, intent, &Actor::Supervisor).await
             }
@@ -377,7 +380,7 @@ impl Watched<'_> {
 
     /// SIGTERM, from a service manager or the host's shutdown: an orderly stop, with a limit.
     async fn terminate(&mut self, machine: &mut dyn Machine) {
-        let timeout = self.supervisor.spec.policy.stop_timeout();
+        let timeout = self.supervisor.stop_timeout();
         tracing::info!(?timeout, "SIGTERM: the guest is asked to shut down");
         host::tell_manager(&format!("EXTEND_TIMEOUT_USEC={}", (timeout + TERM_MARGIN).as_micros()));
         if let Err(error) = self.press(machine, Intent::Stop, &Actor::Supervisor).await {

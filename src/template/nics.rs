@@ -49,7 +49,8 @@ pub struct PlannedNic {
 }
 
 impl PlannedNic {
-    pub(super) fn nic(&self, vm: Uuid, index: u8, address: Option<Address>) -> Nic {
+    /// The NIC of a VM, with the address it was given.
+    pub fn nic(&self, vm: Uuid, index: u8, address: Option<Address>) -> Nic {
         let nic = Nic::new(vm, index, self.network.clone(), self.link.clone());
         Nic {
             mac: self.mac.unwrap_or(nic.mac),

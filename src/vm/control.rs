@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::host;
-use crate::spec::{Actor, Exit, Intent, State};
+use crate::spec::{Actor, Exit, Forward, Intent, Name, Size, State};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
@@ -27,6 +27,21 @@ pub enum Request {
     /// Cuts the power and answers when the VM has ended; with the intent to restart, when it runs again.
     ForceStop {
         intent: Intent,
+    },
+    /// More vCPUs and memory for the guest, as far as its spec leaves room; recorded when done.
+    Resize {
+        vcpu: Option<u32>,
+        vram: Option<Size>,
+    },
+    /// A larger disk; recorded when done.
+    GrowDisk {
+        disk: Name,
+        size: Size,
+    },
+    /// The ports that lead to a `user` NIC, beside the one for ssh. Not recorded.
+    Forwards {
+        nic: u8,
+        forwards: Vec<Forward>,
     },
     /// Starts a VM that waits for its next attempt, and answers when it runs or has failed to.
     StartNow,

@@ -52,7 +52,7 @@ pub fn create(
     make_private(&site.dirs.vms())?;
 
     check_networks(config, &nics, &ovs)?;
-    let sources = sources(site, config, template, cancel, progress)?;
+    let sources = sources(site, &template.name, template::disks(config, template)?, cancel, progress)?;
     check_space(site, &sources, request.count)?;
 
     let drafts = drafts(request, &nics)?;
@@ -138,7 +138,7 @@ fn finish(store: &mut Store, vms: &[Uuid]) -> Result<()> {
 }
 
 /// What looking at the host tells of a network.
-fn settle(site: &Site, store: &mut Store, network: &Network, ovs: &Ovs) -> Result<Settled> {
+pub(super) fn settle(site: &Site, store: &mut Store, network: &Network, ovs: &Ovs) -> Result<Settled> {
     let kept = networks::kept(site, store, network, ovs)?;
     let ipv6 = kept && network.is_served() && keep::has_ipv6()?;
     let net6 = if ipv6 && network.needs_prefix6() { Some(store.prefix6(&network.name)?) } else { None };
@@ -146,7 +146,7 @@ fn settle(site: &Site, store: &mut Store, network: &Network, ovs: &Ovs) -> Resul
 }
 
 /// What can be known now of what a start will need.
-fn check_networks(config: &Config, nics: &[PlannedNic], ovs: &Ovs) -> Result<()> {
+pub(super) fn check_networks(config: &Config, nics: &[PlannedNic], ovs: &Ovs) -> Result<()> {
     for (index, nic) in nics.iter().enumerate() {
         network::driver(&nic.link).check(&nic.network, &nic.link, ovs)?;
         let seen = nics[..index].iter().any(|other| other.network == nic.network);

@@ -8,9 +8,10 @@ use crate::spec::{Event, Intent, Progress, Verb, VmSpec};
 use crate::store::{Record, Store};
 
 /// Removes a VM, its disks and its addresses. A running one is refused unless `force`, which cuts
-/// its power first.
+/// its power first; a protected one is refused in any case.
 pub fn delete(site: &Site, store: &mut Store, record: Record, force: bool) -> Result<()> {
     let observed = reconcile(site, store, record)?;
+    check_unprotected(&observed.record)?;
     let spec = observed.record.spec;
     if observed.state.is_live() {
         if !force {
@@ -40,6 +41,16 @@ pub fn delete(site: &Site, store: &mut Store, record: Record, force: bool) -> Re
     })?;
     told(store, &spec, cut, "finished")?;
     finish(site, store, &spec)
+}
+
+/// Refused as long as somebody wants it kept.
+pub fn check_unprotected(record: &Record) -> Result<()> {
+    let name = &record.spec.name;
+    match record.spec.policy.protect {
+        true => Err(Error::refused(format!("cannot delete `{name}`: it is protected"))
+            .hint(format!("`v vm protect --off {name}` lets it be deleted"))),
+        false => Ok(()),
+    }
 }
 
 /// The rest of a delete whose intent is recorded. It has no undo: it can only be finished.

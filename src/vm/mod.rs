@@ -9,6 +9,7 @@
 //! stop    ask the supervisor (control socket), wait for the end
 //! restart ask the supervisor, wait until it has run the VM again
 //! rename  record ─► first-boot volume ─► ports
+//! reshape new disks ─► record, with its addresses ─► disks in place ─► first-boot volume ─► owner
 //! delete  record `deleting` ─► ports ─► folders ─► row
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! ([`Steps`]), so that the next command sees it, says it, and undoes or finishes it ([`sweep`],
 //! [`reconcile`]). What else may be left behind is found and collected by [`repair`].
 
+mod alter;
 mod autostart;
 mod beside;
 pub mod control;
@@ -23,6 +25,7 @@ mod create;
 mod delete;
 mod launch;
 mod leftovers;
+mod limits;
 pub mod networks;
 mod observe;
 mod reach;
@@ -40,14 +43,20 @@ mod steps;
 mod stop;
 mod sweep;
 mod unit;
+mod user_data;
 
 pub use crate::disk::Part;
+pub use alter::{
+    Reshape, check_resize, finish_held as finish_reshape, grow_disk, live_forwards, reshape, resize, set_guard,
+    set_policy, set_ports,
+};
 pub use autostart::{Group, autostart};
 pub use beside::{helpers, line, line_end};
 pub use create::{Create, create};
-pub use delete::delete;
+pub use delete::{check_unprotected, delete};
 pub use launch::{Purpose, READY_FD, Starting, arguments};
 pub use leftovers::{awaits_another_run, clear_run, end_helpers, told};
+pub use limits::limit;
 pub use observe::{Observed, observe, reconcile};
 pub use reach::reach;
 pub use ready::{Goal, endpoint, wait_for};
@@ -63,3 +72,4 @@ pub use steps::{Mark, Steps, opening};
 pub use stop::{Stopped, force_stop, kill_unwatched, pause, resume, stop};
 pub use sweep::sweep;
 pub use unit::{Order, limits_hold, serves as runs_units, take_order};
+pub use user_data::user_data;

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::leftovers::for_each_port;
 use super::steps::{Step, opening, run_all};
-use super::{Site, networks};
+use super::{Site, alter, networks};
+use crate::config::Config;
 use crate::disk;
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Handle;
@@ -20,12 +21,18 @@ use crate::store::{Record, Store};
 /// Renames a VM, which may run: its guest takes the host name at its next start. One that has the
 /// name already gets it wherever it is missing.
 pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<()> {
-    let Some(Record { spec, .. }) = store.get(vm)? else {
+    let Some(record) = store.get(vm)? else {
         return Err(Error::not_found("cannot rename the VM: it was deleted"));
     };
+    if record.is_declared() && record.spec.name != *new {
+        check_declared(&site.config()?, &record.spec.name, new)?;
+    }
+    let spec = record.spec;
     let old = spec.name.clone();
     let failed = || format!("cannot rename `{old}` to `{new}`");
     let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    // Its note of how far it came would make way for ours.
+    alter::finish(site, store, vm)?;
     let renamed = VmSpec { name: new.clone(), ..spec.clone() };
     opening(Verb::Rename, "name", |progress| store.update(vm, |record| take(record, new, us, progress)))
         .map_err(|error| error.context(failed()))?;
@@ -40,6 +47,16 @@ pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<()
     })?;
     networks::publish_after(site);
     Ok(())
+}
+
+/// The config knows a VM by its name: it comes first.
+fn check_declared(config: &Config, old: &Name, new: &Name) -> Result<()> {
+    let names = |name: &Name| config.vms.iter().any(|vm| vm.name == *name);
+    if names(new) && !names(old) {
+        return Ok(());
+    }
+    Err(Error::refused(format!("cannot rename `{old}` to `{new}`: the config declares it"))
+        .hint(format!("write `name = \"{new}\"` in its `[[vm]]` first, and do not apply that before")))
 }
 
 /// Whether a process was killed while it renamed the VM.

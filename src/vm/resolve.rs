@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::host::find_program;
 use crate::hypervisor::{self, Choice, Host, Needs, cloud_hypervisor, qemu};
 use crate::network::passt::Passt;
-use crate::spec::{Accel, Boot, HypervisorKind, Link};
+use crate::spec::{Accel, Boot, HypervisorKind, Link, VmSpec};
 use crate::template::{self, Resolved, Settled};
 
 /// The hypervisors of this host, with the programs the config names.
@@ -54,15 +54,29 @@ pub fn resolve(config: &Config, template: &Template) -> Result<(Resolved, Choice
     let needs = Needs::of(&links.iter().collect::<Vec<_>>(), template.kernel.is_some());
     let host = Host { passt: needs.user && Passt::find().program().is_ok(), ..hosts(config) };
     let choice = hypervisor::choose(wanted, accel, &needs, &host)?;
-    let boot = match &template.kernel {
-        Some(kernel) => Boot::Kernel {
-            kernel: kernel.clone(),
-            initramfs: template.initramfs.clone(),
-            cmdline: template.cmdline.clone().unwrap_or_default(),
-        },
+    let boot = match kernel(template) {
+        Some(boot) => boot,
         None => firmware(config, template, choice.kind)?,
     };
     Ok((Resolved { hypervisor: choice.kind, accel: choice.accel, boot }, choice))
+}
+
+/// What was decided for a VM that is there, as far as its template leaves it undecided.
+pub(super) fn as_before(config: &Config, template: &Template, spec: &VmSpec) -> Result<Resolved> {
+    let boot = match (kernel(template), &spec.boot) {
+        (Some(boot), _) => boot,
+        (None, Boot::Firmware { .. }) => spec.boot.clone(),
+        (None, Boot::Kernel { .. }) => firmware(config, template, spec.hypervisor)?,
+    };
+    Ok(Resolved { hypervisor: spec.hypervisor, accel: spec.accel, boot })
+}
+
+fn kernel(template: &Template) -> Option<Boot> {
+    Some(Boot::Kernel {
+        kernel: template.kernel.clone()?,
+        initramfs: template.initramfs.clone(),
+        cmdline: template.cmdline.clone().unwrap_or_default(),
+    })
 }
 
 fn firmware(config: &Config, template: &Template, kind: HypervisorKind) -> Result<Boot> {

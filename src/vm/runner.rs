@@ -89,7 +89,7 @@ fn kvm_group(runner: &Runner, uid: u32, gid: u32, mode: u32) -> Result<Option<u3
 }
 
 /// What of a VM's folder the hypervisor opens.
-fn files(spec: &VmSpec) -> Vec<String> {
+pub(super) fn files(spec: &VmSpec) -> Vec<String> {
     let mut files: Vec<String> = spec.disks.iter().map(|disk| disk.file()).collect();
     if spec.seed {
         files.push(VmSpec::SEED.to_owned());

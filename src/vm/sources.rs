@@ -5,13 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Site;
-use crate::config::{Config, Template};
 use crate::disk::{self, Progress};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Cancel;
 use crate::image;
 use crate::spec::{Disk, Name, Size};
-use crate::template;
 
 /// A disk's source, ready to be cloned: raw, and large enough to be measured.
 #[derive(Debug)]
@@ -21,22 +19,22 @@ pub(super) struct Source {
     size: Option<Size>,
 }
 
+/// `template`: whose disks they are.
 pub(super) fn sources(
     site: &Site,
-    config: &Config,
-    template: &Template,
+    template: &Name,
+    disks: Vec<Disk>,
     cancel: &Cancel,
     progress: &dyn Progress,
 ) -> Result<Vec<Source>> {
-    template::disks(config, template)?
+    disks
         .into_iter()
         .map(|disk: Disk| {
             let Some(path) = &disk.source else {
                 return Ok(Source { name: disk.name, raw: None, size: disk.size });
             };
-            let context = |error: Error| {
-                error.context(format!("cannot make disk `{}` of template `{}`", disk.name, template.name))
-            };
+            let context =
+                |error: Error| error.context(format!("cannot make disk `{}` of template `{}`", disk.name, template));
             let image = image::raw_image(path, &site.dirs.cache(), cancel, progress).map_err(context)?;
             match disk.size {
                 Some(size) if size.bytes() < image.virtual_size => Err(context(

@@ -1,20 +1,28 @@
 use uuid::Uuid;
 
 use super::leftovers::told;
-use super::{Site, delete};
+use super::{Site, alter, delete};
 use crate::error::{OrFailed, Result};
 use crate::host::Handle;
 use crate::spec::{Event, Progress, State};
 use crate::store::{Record, Store};
 
-/// Undoes what a dead `create` left half made and finishes what a dead `delete` left half gone.
+/// Undoes what a dead `create` left half made and finishes what a dead `delete` left half gone. A
+/// reshape that was cut short is undone or finished.
 /// What a living process is at work on is left alone.
 pub fn sweep(site: &Site, store: &mut Store) -> Result<()> {
-    let records = store.list()?;
-    records
-        .iter()
-        .filter(|record| is_abandoned(record))
-        .try_for_each(|record| collect(site, store, record.spec.uuid).map(drop))
+    for record in store.list()? {
+        let vm = record.spec.uuid;
+        if is_abandoned(&record) {
+            collect(site, store, vm)?;
+        } else if alter::is_cut_short(&record)
+            && let Err(error) = alter::finish(site, store, vm)
+        {
+            // It is in nobody's way: its next start, or `v repair`, tries again.
+            tracing::warn!(error = %error.chain().join(": "));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn is_abandoned(record: &Record) -> bool {

@@ -13,6 +13,8 @@ mod config;
 mod http;
 #[path = "cloud_hypervisor/options.rs"]
 mod options;
+#[path = "cloud_hypervisor/resize.rs"]
+mod resize;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -31,6 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use config::{Config, Net, VhostMode, open_console, validate};
 use http::{http, request};
 use options::{api_socket, event_monitor, usage};
+use resize::{Resize, ResizeDisk};
 
 /// Where the stand-in's guest listens on its line to the host: it sends back what it gets.
 const ECHO: &str = "CONNECT 7\n";
@@ -118,6 +121,8 @@ struct Control {
     /// Descriptors that came with `vm.add-net`, and connections of switches.
     kept: Vec<OwnedFd>,
     switches: Vec<UnixStream>,
+    /// How often the guest was given memory.
+    slots: usize,
 }
 
 #[derive(Default, Clone, Copy, PartialEq)]
@@ -270,6 +275,8 @@ impl Vmm {
             ("PUT", "vm.pause") if bodyless => self.pause(),
             ("PUT", "vm.resume") if bodyless => self.resume(),
             ("PUT", "vm.power-button") if bodyless => self.power_button(),
+            ("PUT", "vm.resize") if !bodyless => self.resize(control, body),
+            ("PUT", "vm.resize-disk") if !bodyless => self.resize_disk(control, body),
             ("PUT", "vm.shutdown") if bodyless => match self.power() {
                 Power::Off => failed("The VM could not shutdown", &["VM is not running"]),
                 _ => {
@@ -291,7 +298,8 @@ impl Vmm {
             (
                 "GET" | "PUT",
                 "vmm.ping" | "vm.info" | "vm.counters" | "vm.create" | "vm.add-net" | "vmm.shutdown" | "vm.boot"
-                | "vm.pause" | "vm.resume" | "vm.power-button" | "vm.shutdown" | "vm.delete",
+                | "vm.pause" | "vm.resume" | "vm.power-button" | "vm.resize" | "vm.resize-disk" | "vm.shutdown"
+                | "vm.delete",
             ) => refused(400, &["Bad Request"]),
             _ => refused(404, &["Not Found"]),
         }
@@ -524,6 +532,7 @@ impl Vmm {
         self.close_console(control);
         let config = control.config.as_ref().and_then(|config| Config::deserialize(config).ok());
         control.console = config.and_then(|config| open_console(&config.serial).ok().flatten());
+        control.slots = 0;
         self.run(control, does);
         self.event("vm", "rebooted");
     }
@@ -598,6 +607,40 @@ impl Vmm {
             thread::spawn(move || vmm.pressed(life));
         }
         done()
+    }
+
+    fn resize(self: &Arc<Self>, control: &mut Control, body: &[u8]) -> Reply {
+        let what = "The VM could not be resized";
+        let resize = match serde_json::from_slice::<Resize>(body) {
+            Ok(resize) => resize,
+            Err(error) => return refused(400, &["Failed to deserialize JSON", &error.to_string()]),
+        };
+        let Some(config) = &mut control.config else { return failed(what, &["VM is not created"]) };
+        self.event("vm", "resizing");
+        match resize.apply(config, &mut control.slots) {
+            Ok(new) => {
+                self.event("vm", "resized");
+                // As the payload does, which takes every word from the hypervisor for its button.
+                if new && self.power() != Power::Off { self.power_button() } else { done() }
+            }
+            Err(causes) => failed(what, &causes.iter().map(String::as_str).collect::<Vec<_>>()),
+        }
+    }
+
+    fn resize_disk(&self, control: &Control, body: &[u8]) -> Reply {
+        let what = "The disk could not be resized";
+        let resize = match serde_json::from_slice::<ResizeDisk>(body) {
+            Ok(resize) => resize,
+            Err(error) => return refused(400, &["Failed to deserialize JSON", &error.to_string()]),
+        };
+        let Some(config) = &control.config else { return failed(what, &["VM is not created"]) };
+        if self.power() == Power::Off {
+            return failed(what, &["Failed resizing a disk image"]);
+        }
+        match resize.apply(config) {
+            Ok(()) => done(),
+            Err(causes) => failed(what, &causes.iter().map(String::as_str).collect::<Vec<_>>()),
+        }
     }
 
     /// A paused guest acts when it is resumed.

@@ -1,18 +1,16 @@
-use std::collections::HashSet;
-use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use super::enclosed::Enclosed;
 use super::start;
 use crate::cli::complete;
+use crate::cli::enclosed::Enclosed;
 use crate::cli::ui::Ui;
-use crate::error::{Error, OrFailed, Result};
+use crate::error::{Error, Result};
 use crate::host::{self, Cancel};
-use crate::spec::{Forward, Label, Name, Size};
+use crate::spec::{Forward, Label, Name, Size, VmSpec};
 use crate::template::{self, Overrides, UserData};
 use crate::vm::{self, Part, Site};
 
@@ -60,7 +58,7 @@ pub(crate) struct Create {
 impl Create {
     /// Reads what the command line names, for one who runs the command without reading it.
     pub(crate) fn enclose(&self) -> Result<Vec<u8>> {
-        let (users, parts) = user_data(&self.user_data)?;
+        let (users, parts) = vm::user_data(&self.user_data)?;
         Enclosed::new(users, parts).to_bytes()
     }
 
@@ -73,9 +71,9 @@ impl Create {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
         let (users, parts) = match self.enclosed {
             Some(enclosed) => enclosed.open(),
-            None => user_data(&self.user_data)?,
+            None => vm::user_data(&self.user_data)?,
         };
-        let keyless = parts.is_empty() && users.users.iter().all(|user| user.ssh.authorized_keys.is_empty());
+        let keyless = is_keyless(&users, &parts);
         let config = site.config()?;
         let request = vm::Create {
             template: template::find(&config, &self.template)?.clone(),
@@ -94,11 +92,8 @@ impl Create {
         };
         let specs = vm::create(site, &config, &request, &Cancel::on_interrupt(), &ui.progress())?;
         for spec in &specs {
-            let forwards = spec.nics.iter().flat_map(|nic| &nic.forwards).map(|forward| format!(", {forward}"));
-            let address = spec.address().map(|address| format!(", {address}")).into_iter().chain(forwards);
-            let address = address.collect::<String>();
             let next = if self.start { String::new() } else { format!("; start it with `v vm start {}`", spec.name) };
-            ui.say(format!("created `{}` (number {}, on {}{address}){next}", spec.name, spec.number, spec.hypervisor));
+            ui.say(format!("{}{next}", created(spec)));
             ui.answer(spec.name.as_str());
         }
         if let (Some(spec), Some(memory)) = (specs.first(), host::memory_size())
@@ -107,7 +102,7 @@ impl Create {
             ui.say(format!("note: {} of memory is more than this host's {}", spec.vram, Size::mib(memory / Size::MIB)));
         }
         if keyless {
-            ui.say("note: no ssh key was found for the guest; make one with `ssh-keygen`, or name users with `-u`");
+            ui.say(KEYLESS);
         }
         if !self.start {
             return Ok(());
@@ -121,6 +116,22 @@ impl Create {
     }
 }
 
+pub(in crate::cli) const KEYLESS: &str =
+    "note: no ssh key was found for the guest; make one with `ssh-keygen`, or name users with `-u`";
+
+/// Whether nobody could log in by ssh.
+pub(in crate::cli) fn is_keyless(users: &UserData, parts: &[Part]) -> bool {
+    parts.is_empty() && users.users.iter().all(|user| user.ssh.authorized_keys.is_empty())
+}
+
+/// What was made, in a line.
+pub(in crate::cli) fn created(spec: &VmSpec) -> String {
+    let forwards = spec.nics.iter().flat_map(|nic| &nic.forwards).map(|forward| format!(", {forward}"));
+    let address = spec.address().map(|address| format!(", {address}")).into_iter().chain(forwards);
+    let address = address.collect::<String>();
+    format!("created `{}` (number {}, on {}{address})", spec.name, spec.number, spec.hypervisor)
+}
+
 fn whole(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("`{}` is not a whole number", text.escape_debug()))
 }
@@ -130,84 +141,4 @@ fn count(text: &str) -> Result<u32, String> {
         1..=1000 => Ok(count),
         _ => Err("1 to 1000 can be made at once".to_owned()),
     })
-}
-
-/// As much as a first-boot volume takes.
-const MOST_USER_DATA: usize = 16 << 20;
-
-/// What the files say, or, without any, the caller's own name and keys.
-fn user_data(files: &[PathBuf]) -> Result<(UserData, Vec<Part>)> {
-    let mut users = UserData::default();
-    let mut parts = Vec::new();
-    for file in files {
-        let bytes = host::read_small(file, MOST_USER_DATA)
-            .map_err(|error| Error::usage(format!("cannot read the user data `{}`", file.display())).source(error))?;
-        if is_raw(&bytes) {
-            parts.push(part(file, bytes));
-            continue;
-        }
-        let text = String::from_utf8(bytes)
-            .map_err(|error| Error::usage(format!("`{}` is not UTF-8", file.display())).source(error))?;
-        let parsed = UserData::parse(&text, file)?;
-        for raw in &parsed.cloud_init {
-            let bytes = host::read_small(raw, MOST_USER_DATA).map_err(|error| {
-                Error::usage(format!("cannot read `{}`, which `{}` names", raw.display(), file.display())).source(error)
-            })?;
-            parts.push(part(raw, bytes));
-        }
-        users.users.extend(parsed.users);
-    }
-    let mut names = HashSet::new();
-    if let Some(twice) = users.users.iter().find(|user| !names.insert(user.name.as_str())) {
-        return Err(Error::usage(format!("two user data files have a user `{}`", twice.name)));
-    }
-    if files.is_empty() {
-        users = caller()?;
-    }
-    Ok((users, parts))
-}
-
-/// cloud-init knows its kinds of user-data by their first characters; TOML begins like none of them.
-fn is_raw(bytes: &[u8]) -> bool {
-    const FIRST: [&[u8]; 8] = [
-        b"#cloud-config",
-        b"#!",
-        b"#include",
-        b"#cloud-boothook",
-        b"#cloud-config-archive",
-        b"#part-handler",
-        b"## template: jinja",
-        b"Content-Type:",
-    ];
-    FIRST.iter().any(|first| bytes.starts_with(first))
-}
-
-fn part(path: &Path, content: Vec<u8>) -> Part {
-    let name = path.file_name().map_or_else(|| "user-data".to_owned(), |name| name.to_string_lossy().into_owned());
-    Part { name, content }
-}
-
-/// Whoever sits there: behind `sudo` that is the one who called it, by name and by home.
-fn caller() -> Result<UserData> {
-    let named = |variable| std::env::var(variable).ok().filter(|value: &String| !value.is_empty());
-    let sudo = named("SUDO_USER").and_then(|user| host::User::by_name(&user).map(|found| (user, Some(found.home))));
-    let (user, home) = sudo.unwrap_or_else(|| {
-        let user = named("USER").or_else(|| named("LOGNAME")).unwrap_or_else(|| "root".to_owned());
-        (user, named("HOME").map(PathBuf::from))
-    });
-    let mut keys = Vec::new();
-    if let Some(folder) = home.map(|home| home.join(".ssh"))
-        && let Ok(entries) = fs::read_dir(&folder)
-    {
-        let mut files: Vec<PathBuf> = entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "pub"))
-            .collect();
-        files.sort();
-        for file in files {
-            let text = fs::read_to_string(&file).or_failed(|| format!("cannot read `{}`", file.display()))?;
-            keys.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
-        }
-    }
-    Ok(UserData::of_caller(&user, keys))
 }

@@ -7,6 +7,9 @@ use crate::error::Result;
 use crate::vm::{self, Site};
 
 /// Delete VMs with their disks, for good
+///
+/// One that is protected stays (see `v vm protect`). One that the config declares comes back, new, with
+/// the next `v apply`.
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
     #[command(flatten)]
@@ -19,11 +22,25 @@ pub(crate) struct Delete {
 impl Delete {
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
         let mut store = site.store()?;
-        for_each(self.vms.find(&store)?, ui, |record| {
+        let mut declared = Vec::new();
+        let deleted = for_each(self.vms.find(&store)?, ui, |record| {
             let name = record.spec.name.clone();
+            let of_the_config = record.is_declared();
             vm::delete(site, &mut store, record, self.force)?;
             ui.say(format!("deleted `{name}`"));
+            if of_the_config {
+                declared.push(name);
+            }
             Ok(())
-        })
+        });
+        // Only one that the config still names comes back; a config that is wrong is another day's matter.
+        if !declared.is_empty()
+            && let Ok(config) = site.config()
+        {
+            for name in declared.iter().filter(|name| config.vms.iter().any(|vm| vm.name == **name)) {
+                ui.say(format!("note: the config declares `{name}`: the next `v apply` makes it anew"));
+            }
+        }
+        deleted
     }
 }

@@ -10,7 +10,7 @@ use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
 use crate::host::User;
-use crate::spec::{Link, Size, VmSpec};
+use crate::spec::{Declared, Link, Size, VmSpec};
 use crate::vm::{self, Site};
 
 /// Show all that is known of a VM
@@ -32,7 +32,18 @@ struct Full {
     hypervisor_pid: Option<i32>,
     hypervisor_user: Option<String>,
     folder: String,
+    /// What the config last made of it.
+    #[serde(rename = "declaration")]
+    declared: Option<Declared>,
     spec: VmSpec,
+}
+
+fn origin(declared: Option<&Declared>) -> &'static str {
+    match declared {
+        None => "made by hand",
+        Some(declared) if declared.removed => "declared once, and no more",
+        Some(_) => "declared by the config",
+    }
 }
 
 fn user_name(uid: u32) -> String {
@@ -47,6 +58,7 @@ impl Info {
         let exit = observed.record.exit.as_ref().map(ToString::to_string);
         let created = observed.record.created_at.to_string();
         let spec = observed.record.spec.clone();
+        let declared = observed.record.declared.clone();
         let (state, unwatched) = (observed.state, observed.unwatched);
         let full = Full {
             login: spec.login.clone(),
@@ -55,6 +67,7 @@ impl Info {
             hypervisor_user: runtime.as_ref().and_then(|runtime| runtime.hypervisor?.user()).map(user_name),
             folder: site.dirs.vm(spec.uuid).display().to_string(),
             row: ls::row(site, observed),
+            declared,
             spec,
         };
         ui.rows(self.output, &[full], |rows| {
@@ -66,6 +79,7 @@ impl Info {
             line("number", spec.number.to_string().into());
             line("uuid", spec.uuid.to_string().into());
             line("template", spec.template.as_str().into());
+            line("origin", origin(full.declared.as_ref()).into());
             line("state", Cell::toned(full.row.state_text(), ls::tone(state)));
             if unwatched {
                 let rest = if state.is_run() { "the guest runs on" } else { "the next command brings another" };
@@ -115,6 +129,9 @@ impl Info {
             }
             for (key, text) in policy::lines(&spec.policy, state, full.row.retries()) {
                 line(key, text.into());
+            }
+            if let Some(labels) = ls::labels(&spec.labels) {
+                line("labels", labels.into());
             }
             line("created", local_time(&created).into());
             if let Some(since) = full.row.up_since() {

@@ -7,7 +7,7 @@ use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
 use crate::host;
-use crate::spec::{Exit, Link, PortTrouble, Size, State};
+use crate::spec::{Exit, Labels, Link, PortTrouble, Size, State};
 use crate::store::{Retries, Store};
 use crate::vm::{self, Observed, Site};
 
@@ -23,6 +23,9 @@ pub(crate) struct Ls {
     /// restarting, deleting
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Option<State>,
+    /// Only VMs with this label: `role`, or `role=db`; may be given more than once, and all must be there
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    labels: Vec<String>,
 }
 
 fn state(text: &str) -> Result<State, String> {
@@ -56,6 +59,10 @@ pub(super) struct Row {
     troubles: Vec<PortTrouble>,
     uuid: String,
     created_at: String,
+    labels: Labels,
+    protected: bool,
+    /// Whether the config declares it; else it was made by hand, or is declared no more.
+    declared: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,14 +113,26 @@ impl Ls {
             None => Vec::new(),
         }
         .into_iter()
+        .filter(|record| self.labels.iter().all(|label| has(&record.spec.labels, label)))
         .map(|record| Ok(row(site, vm::observe(site, record)?)))
         .filter(|row| !matches!((row, self.state), (Ok(row), Some(state)) if row.state != state))
         .collect::<Result<Vec<Row>>>()?;
+        if rows.is_empty() && self.output == Format::Table && !self.labels.is_empty() {
+            ui.say("no VM has that label");
+            return Ok(());
+        }
         if rows.is_empty() && self.output == Format::Table {
             ui.say("no VMs; make one with `v vm create -t TEMPLATE` (templates: `v template ls`)");
             return Ok(());
         }
         ui.rows(self.output, &rows, |rows| table(rows, ui.verbose > 0))
+    }
+}
+
+fn has(labels: &Labels, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key) == Some(value),
+        None => labels.get(wanted).is_some(),
     }
 }
 
@@ -159,6 +178,9 @@ pub(super) fn row(site: &Site, observed: Observed) -> Row {
         troubles: record.runtime.as_ref().map(|runtime| runtime.troubles.clone()).unwrap_or_default(),
         uuid: spec.uuid.to_string(),
         created_at: record.created_at.to_string(),
+        labels: spec.labels.clone(),
+        protected: spec.policy.protect,
+        declared: record.is_declared(),
     }
 }
 
@@ -174,7 +196,7 @@ pub(in crate::cli) fn tone(state: State) -> Tone {
 fn table(rows: &[Row], wide: bool) -> Table {
     let mut header = vec!["ID", "NAME", "TEMPLATE", "STATE", "VCPU", "RAM", "ADDRESS", "UP SINCE"];
     if wide {
-        header.extend(["IPV6", "DISKS", "PORTS", "HYPERVISOR", "UUID"]);
+        header.extend(["IPV6", "DISKS", "PORTS", "HYPERVISOR", "LABELS", "UUID"]);
     }
     let mut table = Table::new(header);
     for row in rows {
@@ -211,12 +233,19 @@ fn table(rows: &[Row], wide: bool) -> Table {
                 disks.collect::<Vec<_>>().join(", ").into(),
                 ports.collect::<Vec<_>>().join(", ").into(),
                 row.hypervisor.clone().into(),
+                labels(&row.labels).unwrap_or_else(|| "-".to_owned()).into(),
                 row.uuid.clone().into(),
             ]);
         }
         table.row(cells);
     }
     table
+}
+
+/// As the command line has them; `None`: there are none.
+pub(super) fn labels(labels: &Labels) -> Option<String> {
+    let texts: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
 }
 
 /// For people: the local time, to the minute. In JSON it stays UTC.

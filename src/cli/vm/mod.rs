@@ -4,13 +4,13 @@ mod autostart;
 mod console;
 mod create;
 mod delete;
-mod enclosed;
 mod history;
 mod info;
 mod log;
 mod ls;
 mod pause;
 mod policy;
+mod protect;
 mod rename;
 mod restart;
 mod select;
@@ -21,8 +21,11 @@ mod start;
 mod stop;
 mod wait;
 
+pub(super) use create::{KEYLESS, created, is_keyless};
 pub(super) use ls::tone;
 pub(super) use ssh_proxy::Host;
+pub(super) use start::started;
+pub(super) use stop::stopped;
 
 use clap::Subcommand;
 
@@ -43,6 +46,7 @@ pub(super) enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Rename(rename::Rename),
+    Protect(protect::Protect),
     #[command(visible_alias = "rm")]
     Delete(delete::Delete),
     Console(console::Console),
@@ -71,6 +75,7 @@ pub(super) fn run(command: Command, site: &Site, ui: &Ui) -> Result<()> {
         Command::Pause(command) => command.run(site, ui),
         Command::Resume(command) => command.run(site, ui),
         Command::Rename(command) => command.run(site, ui),
+        Command::Protect(command) => command.run(site, ui),
         Command::Delete(command) => command.run(site, ui),
         Command::Console(command) => command.run(site, ui),
         Command::Log(command) => command.run(site, ui),

@@ -9,7 +9,8 @@ use crate::vm::{self, Site};
 /// Give a VM another name
 ///
 /// Its uuid, number, addresses and disks stay as they are. The guest of one that runs takes over
-/// its new host name when the VM is started again.
+/// its new host name when the VM is started again. Of one that the config declares, the name is changed
+/// there first, and here before the next `v apply`.
 #[derive(Debug, Args)]
 pub(crate) struct Rename {
     /// A name, a number, or a uuid (its first 4 digits are enough)

@@ -6,6 +6,7 @@ use super::select::Many;
 use crate::cli::for_each;
 use crate::cli::ui::Ui;
 use crate::error::Result;
+use crate::spec::VmSpec;
 use crate::store::{Record, Store};
 use crate::vm::{self, Goal, Site};
 
@@ -70,13 +71,18 @@ pub(super) fn start_all(
         if let Some(timeout) = ssh {
             vm::wait_for(site, store, spec.uuid, Goal::Ssh, Instant::now() + timeout, timeout)?;
         }
-        ui.say(format!("started `{}`", spec.name));
-        if !vm::limits_hold(site, &spec) {
-            ui.say(format!(
-                "warning: nothing holds `{}` to its limits: this host's VMs are no units of systemd (see `v doctor`)",
-                spec.name
-            ));
-        }
+        started(site, &spec, ui);
         Ok(())
     })
+}
+
+/// Says that it runs, and what is not as it was asked for.
+pub(in crate::cli) fn started(site: &Site, spec: &VmSpec, ui: &Ui) {
+    ui.say(format!("started `{}`", spec.name));
+    if !vm::limits_hold(site, spec) {
+        ui.say(format!(
+            "warning: nothing holds `{}` to its limits: this host's VMs are no units of systemd (see `v doctor`)",
+            spec.name
+        ));
+    }
 }

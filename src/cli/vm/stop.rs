@@ -91,7 +91,7 @@ fn stop_one(site: &Site, record: Record, how: &How, ui: &Ui) -> Result<()> {
 }
 
 /// The reason is worth a word only where it is not the one that was asked for.
-fn stopped(name: &Name, exit: &Exit) -> String {
+pub(in crate::cli) fn stopped(name: &Name, exit: &Exit) -> String {
     match exit {
         Exit::Stopped => format!("stopped `{name}`"),
         Exit::Forced => format!("stopped `{name}` (power cut)"),

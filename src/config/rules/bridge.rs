@@ -1,8 +1,8 @@
 //! Two `[[network]]`s beside each other: on one bridge, with one subnet, behind one uplink.
 
-use super::super::draft::Placed;
 use super::super::file::{Network, NetworkKind};
 use super::super::network::Keeping;
+use super::super::placed::Placed;
 use super::super::subnet6::Subnet6;
 use crate::error::Result;
 

@@ -4,22 +4,27 @@ mod bridge;
 mod net;
 mod network;
 mod template;
+mod vm;
 
-use super::draft::{Draft, Named, Placed};
+use super::declared::DeclaredVm;
+use super::draft::{Draft, Named};
 use super::file::NodeEntry;
+use super::placed::Placed;
 use super::source::{Source, did_you_mean};
 use crate::error::Result;
 use crate::spec::Name;
 pub use net::check_address;
 
-pub(super) fn check(draft: &Draft) -> Result<()> {
+/// Whether all is right, and what the declared VMs come to.
+pub(super) fn check(draft: &Draft) -> Result<Vec<DeclaredVm>> {
     for (index, network) in draft.networks.iter().enumerate() {
         network::check(network)?;
         for other in &draft.networks[..index] {
             bridge::check_beside(network, &other.entry)?;
         }
     }
-    draft.templates.iter().try_for_each(|template| template::check(template, draft))
+    draft.templates.iter().try_for_each(|template| template::check(template, draft))?;
+    vm::check_all(draft)
 }
 
 /// `[node]` is merged key by key, so each file's is checked by itself.
@@ -46,7 +51,7 @@ fn meant<T: Named>(name: &Name, known: &[Placed<T>], table: &str) -> String {
     let names: Vec<&str> = known.iter().map(|placed| placed.entry.name().as_str()).collect();
     match did_you_mean(name.as_str(), names.iter().copied()) {
         Some(hint) => hint,
-        None if names.is_empty() => format!("add an `{table}` of that name"),
+        None if names.is_empty() => format!("add {table} of that name"),
         None => format!("there are {}", super::or_one_of(&names).replace(" or ", " and ")),
     }
 }

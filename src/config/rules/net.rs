@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use super::super::draft::{Draft, Placed};
+use super::super::draft::Draft;
 use super::super::file::{NetEntry, Network, NetworkKind, Template};
 use super::super::link::LinkEntry;
 use super::super::network::Keeping;
+use super::super::placed::Placed;
 use super::super::source::did_you_mean;
 use crate::error::{Error, Result};
 

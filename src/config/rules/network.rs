@@ -2,9 +2,9 @@
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::super::draft::Placed;
 use super::super::file::{Network, NetworkKind};
 use super::super::network::Keeping;
+use super::super::placed::Placed;
 use super::super::subnet6::Subnet6;
 use crate::error::Result;
 

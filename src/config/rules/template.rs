@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::super::draft::{Draft, Placed};
+use super::super::draft::Draft;
 use super::super::file::{DiskEntry, Template};
-use super::super::limits::{MAX_DISKS, MAX_NICS, MAX_SECONDS, SECTOR, check_vcpu, check_vram};
+use super::super::limits::{
+    MAX_DISKS, MAX_NICS, MAX_SECONDS, SECTOR, check_vcpu, check_vcpu_max, check_vram, check_vram_max,
+};
+use super::super::placed::Placed;
 use super::{meant, net};
 use crate::error::Result;
 
@@ -34,9 +37,16 @@ fn check_policy(template: &Placed<Template>) -> Result<()> {
 }
 
 pub(super) fn check(template: &Placed<Template>, draft: &Draft) -> Result<()> {
-    let Template { vcpu, vram, kernel, initramfs, cmdline, firmware, disks, nets, .. } = &template.entry;
+    let Template { vcpu, vram, vcpu_max, vram_max, kernel, initramfs, cmdline, firmware, disks, nets, .. } =
+        &template.entry;
     check_vcpu(*vcpu).map_err(|what| template.wrong("vcpu", what))?;
     check_vram(*vram).map_err(|what| template.wrong("vram", what))?;
+    if let Some(max) = *vcpu_max {
+        check_vcpu_max(*vcpu, max).map_err(|what| template.wrong("vcpu-max", what))?;
+    }
+    if let Some(max) = *vram_max {
+        check_vram_max(*vram, max).map_err(|what| template.wrong("vram-max", what))?;
+    }
     check_policy(template)?;
     if kernel.is_some() && firmware.is_some() {
         return Err(template
@@ -109,7 +119,7 @@ fn check_disk(template: &Placed<Template>, index: usize, disk: &DiskEntry, draft
     match &disk.image {
         Some(image) if draft.images.iter().all(|known| known.entry.name != *image) => {
             let error = template.wrong(&key("image"), format_args!("is `{image}`, and there is no such `[[image]]`"));
-            Err(error.hint(meant(image, &draft.images, "[[image]]")))
+            Err(error.hint(meant(image, &draft.images, "an `[[image]]`")))
         }
         _ => Ok(()),
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::version::Version;
 use crate::error::{Error, Result};
 use crate::hypervisor::{Launch, line_socket};
-use crate::spec::{Accel, Boot, Link, Nic, VmSpec};
+use crate::spec::{Accel, Boot, Link, Name, Nic, VmSpec};
 
 /// The most queues one disk gets; each costs a thread.
 const DISK_QUEUES: u32 = 4;
@@ -67,6 +67,20 @@ struct Cpus {
 struct Memory {
     size: u64,
     shared: bool,
+    #[serde(flatten)]
+    room: Option<Room>,
+}
+
+/// Room for memory that is added while the guest runs.
+#[derive(Debug, Serialize)]
+struct Room {
+    hotplug_method: HotplugMethod,
+    hotplug_size: u64,
+}
+
+#[derive(Debug, Serialize)]
+enum HotplugMethod {
+    Acpi,
 }
 
 #[derive(Debug, Serialize)]
@@ -175,7 +189,7 @@ impl VmConfig {
         let mut disks = Vec::new();
         for disk in &spec.disks {
             let path = text(&launch.dir.join(disk.file()))?;
-            disks.push(self::disk(format!("disk-{}", disk.name), path, disk.readonly, spec.vcpu));
+            disks.push(self::disk(disk_id(&disk.name), path, disk.readonly, spec.vcpu));
         }
         if spec.seed {
             disks.push(disk("seed".to_owned(), text(&launch.dir.join(VmSpec::SEED))?, true, 1));
@@ -190,8 +204,8 @@ impl VmConfig {
         }
         let id = spec.uuid;
         Ok(Self {
-            cpus: Cpus { boot_vcpus: spec.vcpu, max_vcpus: spec.vcpu },
-            memory: Memory { size: spec.vram.bytes(), shared: launch.needs_shared_memory() },
+            cpus: Cpus { boot_vcpus: spec.vcpu, max_vcpus: spec.most_vcpus() },
+            memory: Memory { size: spec.vram.bytes(), shared: launch.needs_shared_memory(), room: Room::of(spec) },
             payload: match &spec.boot {
                 Boot::Firmware { code, .. } => Payload::Firmware { firmware: text(code)? },
                 Boot::Kernel { kernel, initramfs, cmdline } => Payload::Kernel {
@@ -214,6 +228,13 @@ impl VmConfig {
             watchdog: spec.policy.watchdog,
             landlock: launch.landlock.then(|| Landlock::of(launch)).transpose()?,
         })
+    }
+}
+
+impl Room {
+    fn of(spec: &VmSpec) -> Option<Self> {
+        let room = spec.most_vram().bytes() - spec.vram.bytes();
+        (room > 0).then_some(Self { hotplug_method: HotplugMethod::Acpi, hotplug_size: room })
     }
 }
 
@@ -264,6 +285,10 @@ pub(super) fn nic_id(nic: &Nic) -> String {
     format!("{NIC}{}", nic.index)
 }
 
+pub(super) fn disk_id(disk: &Name) -> String {
+    format!("disk-{disk}")
+}
+
 fn disk(id: String, path: String, readonly: bool, vcpu: u32) -> Disk {
     // More queues than vCPUs are refused.
     Disk { id, path, readonly, image_type: ImageType::Raw, num_queues: vcpu.clamp(1, DISK_QUEUES) }
@@ -276,10 +301,25 @@ fn text(path: &Path) -> Result<String> {
     Ok(text.to_owned())
 }
 
-/// The part of the reply to `vm.info` that is read: `Created`, `Running`, `Paused`, …
+/// The part of the reply to `vm.info` that is read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Info {
+    /// `Created`, `Running`, `Paused`, …
     pub(super) state: String,
+    pub(super) config: Has,
+    /// In bytes.
+    pub(super) memory_actual_size: u64,
+}
+
+/// What of the configuration changes while the guest runs.
+#[derive(Debug, Deserialize)]
+pub(super) struct Has {
+    pub(super) cpus: HasCpus,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct HasCpus {
+    pub(super) boot_vcpus: u32,
 }
 
 /// The reply to `vmm.ping`.

@@ -20,10 +20,11 @@ use crate::error::{Error, Result};
 use crate::host::{ExitStatus, Gate, Spawn, find_program, landlock_version};
 use crate::hypervisor::{Driver, Launch, Machine, MachineEvent, Tap, Vsock};
 use crate::network::passt::Passt;
-use crate::spec::{Boot, Disk, Link, Nic, Switch, VmSpec};
+use crate::spec::{Boot, Disk, Link, Nic, Size, Switch, VmSpec};
 
 #[path = "../../../tests/fixtures/payload.rs"]
 mod payload;
+mod resize;
 use payload::Variant;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -47,6 +48,12 @@ const CONTRACT: &[(&str, Promise)] = &[
     ("no word of the configuration is lost", |bench| Box::pin(read_back(bench))),
     ("a tap's descriptor arrives", |bench| Box::pin(tap(bench))),
     ("the line is there, and says at once that nobody listens", |bench| Box::pin(line_to_the_guest(bench))),
+    ("memory and vCPUs are added, and what is refused changes nothing", |bench| {
+        Box::pin(resize::memory_and_cpus(bench))
+    }),
+    ("memory is added eight times", |bench| Box::pin(resize::slots(bench))),
+    ("a guest without room for more goes on as it is", |bench| Box::pin(resize::no_room(bench))),
+    ("a disk grows, for the guest and on the host", |bench| Box::pin(resize::disks(bench))),
     ("passt serves a NIC, also after a reboot", |bench| Box::pin(passt(bench))),
 ];
 
@@ -355,6 +362,8 @@ async fn passt(bench: &Bench) {
 async fn read_back(bench: &Bench) {
     let mut spec = bench.spec(Variant::Halt);
     spec.vcpu = 2;
+    spec.vcpu_max = Some(4);
+    spec.vram_max = Some(Size::mib(64 + 256));
     spec.disks.push(Disk { name: "os".parse().unwrap(), source: None, size: None, readonly: false });
     spec.seed = true;
     spec.policy.watchdog = true;

@@ -24,6 +24,7 @@ mod events;
 mod firmware;
 mod hotplug;
 mod process;
+mod resize;
 mod version;
 
 pub use firmware::firmware;
@@ -31,7 +32,7 @@ pub use version::{Version, version};
 
 use async_trait::async_trait;
 
-use super::{Call, Capabilities, Driver, Launch, Machine, Script, Spawned, UserNetworks};
+use super::{Call, Capabilities, Driver, Launch, Machine, Resize, Script, Spawned, UserNetworks};
 use crate::error::{OrFailed, Result};
 use crate::host::Handle;
 use crate::spec::{HypervisorKind, Link};
@@ -48,8 +49,17 @@ impl Driver for CloudHypervisor {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let user = UserNetworks::Passt;
-        Capabilities { vhost: true, tap: true, user, firmware: true, efi_vars: false, kernel: true, tcg: false }
+        Capabilities {
+            vhost: true,
+            tap: true,
+            user: UserNetworks::Passt,
+            firmware: true,
+            efi_vars: false,
+            kernel: true,
+            tcg: false,
+            // passt takes its ports when it starts, and no more after.
+            resize: Resize { memory: true, cpus: cfg!(target_arch = "x86_64"), forwards: false },
+        }
     }
 
     fn script(&self, launch: &Launch<'_>) -> Result<Script> {
@@ -226,6 +236,23 @@ mod tests {
         assert_eq!(body["payload"], json!({ "kernel": "/k", "cmdline": "quiet \"x\"", "initramfs": "/i" }));
         assert_eq!(body["disks"][0]["num_queues"], json!(4));
         assert_eq!(body["net"], json!(null));
+    }
+
+    #[test]
+    fn room_for_more_is_made_where_there_is_to_be_some() {
+        let mut spec = spec(vec![]);
+        let body = |spec: &VmSpec| script(spec).unwrap().calls[1].body.clone().unwrap();
+        let without = body(&spec);
+        (spec.vcpu_max, spec.vram_max) = (Some(2), Some(Size::gib(2)));
+        assert_eq!(body(&spec), without, "no more than it begins with");
+        (spec.vcpu_max, spec.vram_max) = (Some(8), Some(Size::gib(3)));
+        let roomy = body(&spec);
+        assert_eq!(roomy["cpus"], json!({ "boot_vcpus": 2, "max_vcpus": 8 }));
+        let memory = json!({
+            "size": 2_u64 << 30, "shared": false, "hotplug_method": "Acpi", "hotplug_size": 1_u64 << 30,
+        });
+        assert_eq!(roomy["memory"], memory);
+        assert_eq!(roomy["disks"], without["disks"], "no disk has more queues than there are vCPUs at first");
     }
 
     #[test]

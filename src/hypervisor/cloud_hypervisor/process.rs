@@ -19,12 +19,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::client::{CallError, Client, Request};
 use super::events::Decoder;
 use super::hotplug::NicHotplug;
-use super::{API_FD, ARGS, EVENTS_FD, Plan, Version, boot};
+use super::{API_FD, ARGS, EVENTS_FD, Plan, Version, boot, resize};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle, Server, Spawn, server_state};
 use crate::hypervisor::launch_log::LaunchLog;
 use crate::hypervisor::{Hotplug, Launch, Machine, MachineEvent, Spawned, line_socket};
-use crate::spec::Link;
+use crate::spec::{Forward, Link, Name, Nic, Size};
 
 /// For calls that only flip a switch.
 const CALL: Duration = Duration::from_secs(10);
@@ -282,6 +282,17 @@ impl CloudHypervisorMachine {
         }
     }
 
+    /// One that waits for its switch can neither be paused nor be told of new memory: that call and
+    /// all after it would wait too.
+    fn refuse_while_a_nic_waits(&self) -> Result<()> {
+        let waits = |path: &&PathBuf| server_state(path).is_ok_and(|server| server == Server::Listening);
+        match self.vhost_sockets.iter().find(waits) {
+            None => Ok(()),
+            Some(socket) => Err(Error::refused(format!("a NIC waits for its switch at `{}`", socket.display()))
+                .hint("start Open vSwitch first; `v vm info` says what is wrong with the port")),
+        }
+    }
+
     /// A call to the running machine: whatever it says, the process is left as it is.
     async fn ask(&self, route: &'static str, aim: &str) -> Result<()> {
         let request = Request::put(route);
@@ -368,12 +379,7 @@ impl Machine for CloudHypervisorMachine {
     }
 
     async fn pause(&mut self) -> Result<()> {
-        // A NIC that waits for its switch cannot be paused: this call and all after it would wait too.
-        let waits = |path: &&PathBuf| server_state(path).is_ok_and(|server| server == Server::Listening);
-        if let Some(socket) = self.vhost_sockets.iter().find(waits) {
-            return Err(Error::refused(format!("a NIC waits for its switch at `{}`", socket.display()))
-                .hint("start Open vSwitch first; `v vm info` says what is wrong with the port"));
-        }
+        self.refuse_while_a_nic_waits()?;
         self.ask("vm.pause", "pause the VM").await
     }
 
@@ -421,6 +427,26 @@ impl Machine for CloudHypervisorMachine {
                 }
             }
         }
+    }
+
+    async fn grow_memory(&mut self, to: Size) -> Result<()> {
+        self.refuse_while_a_nic_waits()?;
+        resize::grow_memory(&self.client, to).await
+    }
+
+    async fn add_cpus(&mut self, to: u32) -> Result<()> {
+        resize::add_cpus(&self.client, to).await
+    }
+
+    async fn grow_disk(&mut self, _: usize, disk: &Name, to: Size) -> Result<()> {
+        resize::grow_disk(&self.client, disk, to).await
+    }
+
+    async fn forward(&mut self, nic: &Nic, _: &[Forward]) -> Result<()> {
+        Err(Error::refused(format!(
+            "passt, which serves the NIC of network `{}`, takes its ports when it starts",
+            nic.network
+        )))
     }
 
     fn hotplug(&self) -> Option<Box<dyn Hotplug>> {

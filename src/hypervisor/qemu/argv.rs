@@ -28,6 +28,22 @@ pub(super) fn tap_fd(index: u8) -> i32 {
     10 + i32::from(index)
 }
 
+/// The memory that other processes map.
+pub(super) const MEMORY: &str = "mem";
+
+/// How often a running guest can be given memory.
+const MEMORY_SLOTS: u32 = 8;
+
+/// A disk's name, as a device and as what it is read from.
+pub(super) fn disk_id(position: usize) -> String {
+    format!("disk{position}")
+}
+
+/// What a NIC is plugged into.
+pub(super) fn netdev(index: u8) -> String {
+    format!("net{index}")
+}
+
 /// The arguments after the program's name.
 pub fn argv(launch: &Launch<'_>) -> Result<Vec<String>> {
     argv_for(Board::of(std::env::consts::ARCH)?, launch)
@@ -96,9 +112,9 @@ fn machine(args: &mut Args, board: &Board, launch: &Launch<'_>) -> Result<()> {
     if launch.needs_shared_memory() {
         args.json(
             "-object",
-            json!({"qom-type": "memory-backend-memfd", "id": "mem", "size": mib * Size::MIB, "share": true}),
+            json!({"qom-type": "memory-backend-memfd", "id": MEMORY, "size": mib * Size::MIB, "share": true}),
         );
-        machine.push_str(",memory-backend=mem");
+        machine.push_str(&format!(",memory-backend={MEMORY}"));
     }
     if let Boot::Firmware { code, vars } = &spec.boot {
         args.json("-blockdev", blockdev("code", utf8(code)?, true));
@@ -111,8 +127,11 @@ fn machine(args: &mut Args, board: &Board, launch: &Launch<'_>) -> Result<()> {
     args.option("-machine", machine);
     args.option("-accel", if kvm { "kvm" } else { "tcg,thread=multi" });
     args.option("-cpu", if kvm { "host" } else { "max" });
-    args.option("-smp", spec.vcpu.to_string());
-    args.option("-m", format!("size={mib}M"));
+    let most = spec.most_vcpus();
+    args.option("-smp", if most > spec.vcpu { format!("{},maxcpus={most}", spec.vcpu) } else { spec.vcpu.to_string() });
+    let room = spec.most_vram().bytes().div_ceil(Size::MIB);
+    let room = if room > mib { format!(",slots={MEMORY_SLOTS},maxmem={room}M") } else { String::new() };
+    args.option("-m", format!("size={mib}M{room}"));
     Ok(())
 }
 
@@ -156,7 +175,7 @@ fn disks(args: &mut Args, launch: &Launch<'_>) -> Result<()> {
         files.push((VmSpec::SEED.to_owned(), None, true));
     }
     for (position, (file, name, readonly)) in files.iter().enumerate() {
-        let id = format!("disk{position}");
+        let id = disk_id(position);
         args.json("-blockdev", blockdev(&id, &in_dir(launch, file)?, *readonly));
         let mut device = json!({
             "driver": "virtio-blk-pci",
@@ -182,7 +201,7 @@ fn nics(args: &mut Args, launch: &Launch<'_>) -> Result<()> {
     let spec = launch.spec;
     let mut user_nics = 0;
     for nic in &spec.nics {
-        let id = format!("net{}", nic.index);
+        let id = netdev(nic.index);
         match &nic.link {
             Link::Vhost { .. } => {
                 // `wait=off`: all sockets appear at once. QEMU still waits, at `-netdev`, for each

@@ -195,6 +195,20 @@ fn the_line_to_this_host_by_the_kernel_or_by_a_program() {
 }
 
 #[test]
+fn room_for_more_changes_two_words() {
+    let spec = VmSpec { vcpu_max: Some(2), vram_max: Some(Size::mib(64)), ..sample::spec(sample::firmware()) };
+    let without = of(&VmSpec { vcpu_max: None, vram_max: None, ..spec.clone() });
+    assert_eq!(of(&spec), without, "no more than it begins with");
+    let roomy = of(&VmSpec { vcpu_max: Some(8), vram_max: Some(Size::mib(64 + 256)), ..spec });
+    assert_eq!(value(&roomy, "-smp"), ["2,maxcpus=8"]);
+    assert_eq!(value(&roomy, "-m"), ["size=64M,slots=8,maxmem=320M"]);
+    let others = |argv: &[String]| {
+        argv.iter().filter(|word| !word.starts_with("2") && !word.starts_with("size=")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(others(&roomy), others(&without));
+}
+
+#[test]
 fn a_kernel_and_odd_paths() {
     let mut spec = sample::spec(Boot::Kernel {
         kernel: "/k,1/vm linuz=é".into(),

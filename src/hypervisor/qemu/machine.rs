@@ -3,6 +3,7 @@
 //! The end of the process is the last event, after everything that QMP still holds: a guest that
 //! powers off says so right before.
 
+use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,17 +12,19 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::qmp::{Qmp, QmpError, QmpEvent};
-use super::remedy::explain;
+use super::remedy::{explain, remedy};
+use super::{argv, forwards, resize};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Child, ExitStatus, Handle};
 use crate::hypervisor::launch_log::LaunchLog;
 use crate::hypervisor::{Hotplug, Machine, MachineEvent};
+use crate::spec::{Forward, Name, Nic, Size};
 
 /// What starts the vCPUs.
 pub(super) const BOOT: &str = "cont";
 
 /// For a call to a QEMU that runs.
-const CALL: Duration = Duration::from_secs(10);
+pub(super) const CALL: Duration = Duration::from_secs(10);
 /// For an orderly end before SIGKILL.
 const QUIT: Duration = Duration::from_secs(1);
 /// For the end after SIGKILL: only a process stuck in the kernel takes long.
@@ -163,6 +166,23 @@ impl Machine for QemuMachine {
         }
     }
 
+    async fn grow_memory(&mut self, to: Size) -> Result<()> {
+        in_time("give the guest more memory", resize::grow_memory(&mut self.qmp, to)).await
+    }
+
+    async fn add_cpus(&mut self, to: u32) -> Result<()> {
+        in_time("give the guest more vCPUs", resize::add_cpus(&mut self.qmp, to)).await
+    }
+
+    async fn grow_disk(&mut self, position: usize, disk: &Name, to: Size) -> Result<()> {
+        in_time(&format!("grow the disk `{disk}`"), resize::grow_disk(&mut self.qmp, position, to)).await
+    }
+
+    async fn forward(&mut self, nic: &Nic, forwards: &[Forward]) -> Result<()> {
+        let netdev = argv::netdev(nic.index);
+        in_time("change the forwarded ports", forwards::set(&mut self.qmp, &netdev, forwards)).await
+    }
+
     /// Never needed: a vhost-user socket goes on listening whatever has become of its client.
     fn hotplug(&self) -> Option<Box<dyn Hotplug>> {
         None
@@ -177,6 +197,21 @@ impl Machine for QemuMachine {
         };
         let _ = timeout(QUIT, quit).await;
         put_down(&self.child).await
+    }
+}
+
+/// All calls of one change to a running guest.
+async fn in_time<E: std::error::Error + Send + Sync + 'static>(
+    aim: &str,
+    work: impl Future<Output = Result<(), E>>,
+) -> Result<()> {
+    let failed = || Error::failed(format!("QEMU could not {aim}"));
+    match timeout(CALL, work).await {
+        Ok(done) => done.map_err(|error| match remedy(&error.to_string()) {
+            Some(remedy) => failed().hint(remedy).source(error),
+            None => failed().source(error),
+        }),
+        Err(_) => Err(failed().source(format!("no answer in {} s", CALL.as_secs()))),
     }
 }
 

@@ -15,10 +15,12 @@
 mod argv;
 mod board;
 mod firmware;
+mod forwards;
 mod launch;
 mod machine;
 mod qmp;
 mod remedy;
+mod resize;
 mod version;
 
 #[cfg(test)]
@@ -32,7 +34,7 @@ pub use argv::argv;
 pub use firmware::firmware;
 pub use version::{Version, version};
 
-use super::{Call, Capabilities, Driver, Launch, Machine, Script, Spawned, UserNetworks, Vsock};
+use super::{Call, Capabilities, Driver, Launch, Machine, Resize, Script, Spawned, UserNetworks, Vsock};
 use crate::error::Result;
 use crate::host::Handle;
 use crate::spec::{HypervisorKind, Link};
@@ -47,8 +49,16 @@ impl Driver for Qemu {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let user = UserNetworks::Own;
-        Capabilities { vhost: true, tap: true, user, firmware: true, efi_vars: true, kernel: true, tcg: true }
+        Capabilities {
+            vhost: true,
+            tap: true,
+            user: UserNetworks::Own,
+            firmware: true,
+            efi_vars: true,
+            kernel: true,
+            tcg: true,
+            resize: Resize { memory: true, cpus: cfg!(target_arch = "x86_64"), forwards: true },
+        }
     }
 
     fn script(&self, launch: &Launch<'_>) -> Result<Script> {

@@ -18,6 +18,8 @@ use crate::host::{ExitStatus, Gate, find_program};
 use crate::hypervisor::{Driver, Launch, Machine, MachineEvent, Vsock};
 use crate::spec::{Boot, Link, Size, VmSpec};
 
+mod resize;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The folders and the program of one launch. Their names hold all that QEMU's options split at.

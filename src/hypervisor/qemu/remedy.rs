@@ -18,7 +18,7 @@ pub(super) fn explain(log: &LaunchLog, error: Error) -> Error {
 }
 
 /// What to do about the failures that are met most.
-fn remedy(words: &str) -> Option<&'static str> {
+pub(super) fn remedy(words: &str) -> Option<&'static str> {
     const REMEDIES: [(&str, &str); 8] = [
         ("Could not access KVM kernel module", "set `accel = \"tcg\"`, or give this user access to `/dev/kvm`"),
         ("failed to initialize kvm", "set `accel = \"tcg\"`, or give this user access to `/dev/kvm`"),

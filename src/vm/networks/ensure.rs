@@ -1,5 +1,5 @@
 use super::down::finish;
-use super::firewall::{live, rewrite};
+use super::firewall::{is_kept, live, rewrite};
 use super::lock::hold;
 use super::server;
 use super::up::{by_config, not_in_config, raise};
@@ -30,11 +30,6 @@ pub fn ensure(site: &Site, spec: &VmSpec) -> Result<()> {
 
 fn forwards(spec: &VmSpec) -> impl Iterator<Item = &Forward> {
     spec.nics.iter().flat_map(|nic| &nic.forwards)
-}
-
-/// Whether the firewall has something of the VM.
-pub(super) fn is_kept(nic: &Nic) -> bool {
-    nic.guard.is_some()
 }
 
 fn kept(spec: &VmSpec) -> Vec<Name> {

@@ -1,6 +1,5 @@
 //! The firewall, always rewritten whole: from the recorded networks and the VMs that live.
 
-use super::ensure::is_kept;
 use super::lock::hold;
 use super::work::Work;
 use crate::error::Result;
@@ -16,6 +15,16 @@ pub fn settle(site: &Site) -> Result<()> {
     rewrite(&Work::new(site, None)?)
 }
 
+/// The same as if one VM were recorded so, for a holder of the lock.
+pub(in crate::vm) fn settle_as(site: &Site, spec: &VmSpec) -> Result<()> {
+    rewrite_as(&Work::new(site, None)?, Some(spec))
+}
+
+/// Whether the firewall has something of the NIC.
+pub(super) fn is_kept(nic: &Nic) -> bool {
+    nic.guard.is_some()
+}
+
 /// After a VM's end: the firewall forgets it. What cannot be done is done by whoever comes next.
 pub fn settle_after(site: &Site, spec: &VmSpec) {
     if spec.nics.iter().any(is_kept)
@@ -25,8 +34,11 @@ pub fn settle_after(site: &Site, spec: &VmSpec) {
     }
 }
 
-/// The same, for a holder of the lock.
 pub(super) fn rewrite(work: &Work<'_>) -> Result<()> {
+    rewrite_as(work, None)
+}
+
+fn rewrite_as(work: &Work<'_>, other: Option<&VmSpec>) -> Result<()> {
     let records = work.store.networks()?;
     let networks: Vec<NetworkSpec> = records
         .into_iter()
@@ -35,7 +47,8 @@ pub(super) fn rewrite(work: &Work<'_>) -> Result<()> {
         .filter(has_rules)
         .collect();
     let live = live(work.site, &work.store)?;
-    let ports: Vec<Port> = live.iter().flat_map(|record| ports(&record.spec, &networks)).collect();
+    let specs = live.iter().map(|record| other.filter(|other| other.uuid == record.spec.uuid).unwrap_or(&record.spec));
+    let ports: Vec<Port> = specs.flat_map(|spec| ports(spec, &networks)).collect();
     if networks.is_empty() && ports.is_empty() && find_program("nft").is_none() {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 //! by *collecting* each finding.
 //!
 //! ```text
-//! records   a create, delete or rename cut short; a run that nobody watches; a run that is over unseen
+//! records   a create, delete, rename or reshape cut short; a run that nobody watches; a run that is over unseen
 //! folders   of VMs and of their sockets, without a VM; half-made images, a half-made database
 //! ports     of VMs that do not run, by what the port says of its VM and its store
 //! units     of systemd, of VMs that do not run
@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Site;
+use super::{Site, alter};
 use crate::error::Result;
 use crate::image;
 use crate::network::ovs::Owner;
@@ -55,6 +55,7 @@ pub enum Kind {
     HalfCreated,
     HalfDeleted,
     HalfRenamed,
+    HalfReshaped,
     HalfStarted,
     LostRun,
     UnwatchedGuest,
@@ -94,6 +95,7 @@ pub enum Action {
 enum Remedy {
     Abandoned(Uuid),
     Rename(Uuid),
+    Reshape(Uuid),
     Run(Uuid),
     VmFolder(Uuid),
     Runtime(Uuid, PathBuf),
@@ -112,6 +114,7 @@ impl fmt::Display for Kind {
             Kind::HalfCreated => "half-created",
             Kind::HalfDeleted => "half-deleted",
             Kind::HalfRenamed => "half-renamed",
+            Kind::HalfReshaped => "half-reshaped",
             Kind::HalfStarted => "half-started",
             Kind::LostRun => "lost-run",
             Kind::UnwatchedGuest => "unwatched-guest",
@@ -190,6 +193,7 @@ pub fn collect(site: &Site, store: &mut Store, finding: &Finding) -> Result<bool
     match &finding.remedy {
         Remedy::Abandoned(vm) => records::collect_abandoned(site, store, *vm),
         Remedy::Rename(vm) => records::finish_rename(site, store, *vm),
+        Remedy::Reshape(vm) => alter::finish(site, store, *vm),
         Remedy::Run(vm) => records::tend(site, store, *vm),
         Remedy::VmFolder(vm) => folders::collect_vm(site, store, *vm),
         Remedy::Runtime(vm, path) => folders::collect_runtime(site, store, *vm, path),

@@ -9,7 +9,7 @@ use crate::spec::{Happening, Progress, Restart, State, VmSpec};
 use crate::store::{Record, Store};
 use crate::vm::launch::{Purpose, Starting, launch};
 use crate::vm::observe::{ADOPT, is_supervised};
-use crate::vm::{Site, reconcile, rename, sweep};
+use crate::vm::{Site, alter, reconcile, rename, sweep};
 
 pub(super) fn survey(site: &Site, standings: &Standings) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
@@ -28,6 +28,9 @@ fn cut_short(site: &Site, record: &Record) -> Option<Finding> {
     let vm = record.spec.uuid;
     let (kind, verb, action, remedy) = if rename::is_cut_short(record) {
         (Kind::HalfRenamed, "rename", Action::Finish, Remedy::Rename(vm))
+    } else if alter::is_cut_short(record) {
+        let action = if alter::is_recorded(record) { Action::Finish } else { Action::Undo };
+        (Kind::HalfReshaped, "change", action, Remedy::Reshape(vm))
     } else if !sweep::is_abandoned(record) {
         return None;
     } else if record.state == State::Creating {

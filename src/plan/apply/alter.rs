@@ -1,0 +1,252 @@
+//! A recorded VM becomes what the config says of it.
+
+use uuid::Uuid;
+
+use super::account::{Account, Fate};
+use super::start::find;
+use super::{Apply, Told, go};
+use crate::config::{DiskEntry, Template};
+use crate::error::{Error, Result};
+use crate::plan::{Alter, Change, Class, DiskField, Field, NicField};
+use crate::spec::{Declared, Disk, Forward, Guard, Happening, Intent, Policy};
+use crate::store::Store;
+use crate::vm::{self, Reshape, Stopped};
+
+impl Apply<'_> {
+    pub(super) fn alter(&self, store: &mut Store, account: &mut Account<'_>, work: &Alter) {
+        if !self.goes_on(account) {
+            return;
+        }
+        let vm = work.spec.uuid;
+        let failed = |error: Error| error.context(format!("cannot change `{}`", work.spec.name));
+        // Without it nothing else is the config's to change.
+        if let Err(error) = note(store, account, work) {
+            return self.fail(account, |_| true, failed(error));
+        }
+        account.settle(is_note, &Fate::Done);
+        let policies: Vec<Field> = due(account, is_policy);
+        self.attempt(account, is_policy, || {
+            let change = |policy: &mut Policy| take_policy(policy, &work.target.policy, &policies);
+            vm::set_policy(self.site, store, vm, change).map_err(failed)
+        });
+        let runs = match find(store, vm).and_then(|record| vm::reconcile(self.site, store, record)) {
+            Ok(observed) => observed.state.is_live(),
+            Err(error) => return self.fail(account, |_| true, failed(error)),
+        };
+        let rest = |change: &Change| !matches!(change.class, Class::Start | Class::Stop);
+        if runs {
+            self.live(store, account, work, &failed);
+            let fields = due(account, |change| change.class == Class::Restart);
+            self.attempt(
+                account,
+                |change| change.class == Class::Restart,
+                || self.restart(store, work, &fields).map_err(failed),
+            );
+            // Planned for a VM that did not run.
+            self.attempt(account, rest, || {
+                Err(Error::refused(format!("`{}` was started meanwhile", work.spec.name)).hint("`v apply` again"))
+            });
+        } else {
+            let fields = due(account, rest);
+            self.attempt(account, rest, || self.reshape(store, work, &fields).map_err(failed));
+        }
+        if let Err(error) = self.close(store, account, work) {
+            self.fail(account, |_| true, failed(error));
+        }
+    }
+
+    /// What a running guest notices, if at all, as a gain.
+    fn live(&self, store: &mut Store, account: &mut Account<'_>, work: &Alter, failed: &dyn Fn(Error) -> Error) {
+        let (site, vm, target) = (self.site, work.spec.uuid, &work.target);
+        let is_size = |change: &Change| is_live(change, |field| matches!(field, Field::Vcpu | Field::Vram));
+        let sizes = due(account, is_size);
+        self.attempt(account, is_size, || {
+            let vcpu = sizes.contains(&Field::Vcpu).then_some(target.vcpu);
+            let vram = sizes.contains(&Field::Vram).then_some(target.vram);
+            vm::resize(site, store, vm, vcpu, vram).map_err(failed)
+        });
+        for disk in &target.disks {
+            let field = Field::Disk(disk.name.clone(), DiskField::Size);
+            let grown = |change: &Change| is_live(change, |other| *other == field);
+            if let Some(size) = disk.size {
+                self.attempt(account, grown, || vm::grow_disk(site, store, vm, &disk.name, size).map_err(failed));
+            }
+        }
+        let of_nics = |account: &Account<'_>, which: fn(NicField) -> bool| {
+            let fields = due(account, |change| nic_field(change).is_some_and(|(_, field)| which(field)));
+            target.nics.iter().filter(move |nic| {
+                fields.iter().any(|field| matches!(field, Field::Nic(index, _) if *index == nic.index))
+            })
+        };
+        let ports: Vec<(u8, Vec<Forward>)> =
+            of_nics(account, is_ports).map(|nic| (nic.index, nic.forwards.clone())).collect();
+        self.attempt(
+            account,
+            |change| nic_field(change).is_some_and(|(_, field)| is_ports(field)),
+            || vm::set_ports(site, store, vm, &ports).map_err(failed),
+        );
+        let guards: Vec<(u8, Guard)> =
+            of_nics(account, is_guard).map(|nic| (nic.index, nic.guard.clone().unwrap_or_default())).collect();
+        self.attempt(
+            account,
+            |change| nic_field(change).is_some_and(|(_, field)| is_guard(field)),
+            || vm::set_guard(site, store, vm, &guards).map_err(failed),
+        );
+    }
+
+    /// Stopped, changed and started: one VM after the other, so that no more than one is away.
+    fn restart(&self, store: &mut Store, work: &Alter, fields: &[Field]) -> Result<()> {
+        let (vm, name) = (work.spec.uuid, &work.spec.name);
+        let record = find(store, vm)?;
+        let timeout = record.spec.policy.stop_timeout();
+        start_again(store, vm, true)?;
+        match vm::stop(self.site, store, record, timeout, Intent::Stop) {
+            Ok(Stopped::Ended(_)) => {}
+            Ok(Stopped::StillRunning) => {
+                start_again(store, vm, false)?;
+                return Err(go::still_running(name, timeout));
+            }
+            Err(error) => {
+                start_again(store, vm, false)?;
+                return Err(error);
+            }
+        }
+        let reshaped = self.reshape(store, work, fields);
+        // As it was, if it cannot be changed: it ran, and is to run.
+        let launch = self.launch(store, vm);
+        let launch = launch.and_then(|launch| launch.map_or(Ok(()), |(_, starting)| starting.wait()));
+        reshaped.and(launch)?;
+        (self.told)(Told::Restarted(name));
+        Ok(())
+    }
+
+    fn reshape(&self, store: &mut Store, work: &Alter, fields: &[Field]) -> Result<()> {
+        let resolve = fields.iter().any(|field| {
+            matches!(field, Field::Hypervisor | Field::Firmware | Field::Kernel | Field::Initramfs | Field::Cmdline)
+        });
+        let template =
+            Template { disks: work.target.disks.iter().map(as_it_is).collect(), ..work.entry.template.clone() };
+        let wish = Reshape { template: &template, resolve };
+        vm::reshape(self.site, store, &self.situation.config, work.spec.uuid, wish).map(drop)
+    }
+
+    /// Records what was reached, and that it was.
+    fn close(&self, store: &mut Store, account: &Account<'_>, work: &Alter) -> Result<()> {
+        let done: Vec<&Change> = account.done().filter(|change| change.class != Class::Stop).collect();
+        let reached = |field: &Field| done.iter().any(|change| change.field == *field);
+        let (hypervisor, firmware) = (reached(&Field::Hypervisor), reached(&Field::Firmware));
+        if hypervisor || firmware {
+            store.update(work.spec.uuid, |record| {
+                let declared = record.declared.get_or_insert_default();
+                if hypervisor {
+                    declared.hypervisor = work.declared.hypervisor;
+                }
+                if firmware {
+                    declared.firmware.clone_from(&work.declared.firmware);
+                }
+                Ok(())
+            })?;
+        }
+        if !done.is_empty() {
+            let fields: Vec<String> = done.iter().map(|change| change.field.to_string()).collect();
+            (self.told)(Told::Altered(&work.spec.name, fields.clone()));
+            let spec = find(store, work.spec.uuid)?.spec;
+            store.tell(&spec, &Happening::Altered { fields })?;
+        }
+        Ok(())
+    }
+}
+
+/// Records that the VM is the config's, and what of that needs nothing to be done.
+fn note(store: &mut Store, account: &Account<'_>, work: &Alter) -> Result<()> {
+    let has = |field: Field| account.item.changes.iter().any(|change| change.field == field);
+    let notes = due(account, is_note);
+    store.update(work.spec.uuid, |record| {
+        let old = record.declared.clone().unwrap_or_default();
+        let new = work.declared.clone();
+        // What is still to be reached is not said to be there.
+        record.declared = Some(Declared {
+            on_remove: new.on_remove,
+            hypervisor: if has(Field::Hypervisor) { old.hypervisor } else { new.hypervisor },
+            firmware: if has(Field::Firmware) { old.firmware } else { new.firmware },
+            user_data: new.user_data,
+            removed: false,
+            start_again: old.start_again,
+        });
+        if notes.contains(&Field::Template) {
+            record.spec.template = work.target.template.clone();
+        }
+        if notes.iter().any(|field| matches!(field, Field::Label(_))) {
+            record.spec.labels = work.target.labels.clone();
+        }
+        Ok(())
+    })
+}
+
+/// A disk whose change waits stays what it is.
+fn as_it_is(disk: &Disk) -> DiskEntry {
+    DiskEntry {
+        name: disk.name.clone(),
+        path: disk.source.clone(),
+        image: None,
+        size: disk.size,
+        readonly: disk.readonly,
+    }
+}
+
+fn start_again(store: &mut Store, vm: Uuid, wanted: bool) -> Result<()> {
+    store.update(vm, |record| {
+        record.declared.get_or_insert_default().start_again = wanted;
+        Ok(())
+    })
+}
+
+fn due(account: &Account<'_>, which: impl Fn(&Change) -> bool) -> Vec<Field> {
+    account.due().filter(|change| which(change)).map(|change| change.field.clone()).collect()
+}
+
+/// What only the record says.
+fn is_note(change: &Change) -> bool {
+    matches!(change.field, Field::Declared | Field::Template | Field::OnRemove | Field::Label(_))
+}
+
+/// Changed at once in any state. The watchdog is a device.
+fn is_policy(change: &Change) -> bool {
+    matches!(
+        change.field,
+        Field::Restart | Field::Autostart | Field::LimitCpus | Field::LimitMemory | Field::StopTimeout | Field::Protect
+    )
+}
+
+fn take_policy(policy: &mut Policy, target: &Policy, fields: &[Field]) {
+    for field in fields {
+        match field {
+            Field::Restart => policy.restart = target.restart,
+            Field::Autostart => policy.autostart = target.autostart,
+            Field::LimitCpus => policy.limits.millicpus = target.limits.millicpus,
+            Field::LimitMemory => policy.limits.memory = target.limits.memory,
+            Field::StopTimeout => policy.stop_timeout = target.stop_timeout,
+            Field::Protect => policy.protect = target.protect,
+            _ => {}
+        }
+    }
+}
+
+fn is_live(change: &Change, which: impl Fn(&Field) -> bool) -> bool {
+    change.class == Class::Live && which(&change.field)
+}
+
+fn nic_field(change: &Change) -> Option<(u8, NicField)> {
+    match change.field {
+        Field::Nic(index, field) if change.class == Class::Live => Some((index, field)),
+        _ => None,
+    }
+}
+
+fn is_ports(field: NicField) -> bool {
+    field == NicField::Ports
+}
+
+fn is_guard(field: NicField) -> bool {
+    matches!(field, NicField::Allow | NicField::Deny | NicField::Rate | NicField::Spoof)
+}

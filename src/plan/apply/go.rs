@@ -1,0 +1,130 @@
+//! What the config wants no more, or wants to rest.
+
+use uuid::Uuid;
+
+use super::account::{Account, Fate};
+use super::{Apply, Told};
+use crate::error::{Error, Result};
+use crate::plan::{Change, Class, Work};
+use crate::spec::{Declared, Exit, Intent};
+use crate::store::{Record, Store};
+use crate::vm::{self, Site, Stopped};
+
+/// How a VM is brought to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A guest that does not shut down in its time runs on, and that is a failure.
+    InOrder,
+    /// Its power is cut then: its disks are to go with it.
+    ForGood,
+}
+
+impl Apply<'_> {
+    /// Presses all power buttons together, and waits.
+    pub(super) fn stop(&self, store: &Store, accounts: &mut [Account<'_>]) {
+        let mut stops = Vec::new();
+        for account in accounts.iter_mut() {
+            let (vm, end) = match &account.item.work {
+                Work::Release { vm, stop: true } => (*vm, End::InOrder),
+                Work::Alter(work) if work.run == Some(false) => (work.spec.uuid, End::InOrder),
+                Work::Delete(vm) | Work::Replace(vm, _) => (*vm, End::ForGood),
+                _ => continue,
+            };
+            if !self.goes_on(account) {
+                continue;
+            }
+            match store.get(vm) {
+                Ok(Some(record)) if record.state.is_live() => stops.push((account, record, end)),
+                Ok(_) => {}
+                Err(error) => self.fail(account, |_| true, error),
+            }
+        }
+        let site = self.site;
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = stops
+                .into_iter()
+                .map(|(account, record, end)| {
+                    account.ran = true;
+                    (account, scope.spawn(move || end_one(site, record, end)))
+                })
+                .collect();
+            for (account, thread) in threads {
+                let ended = thread.join().unwrap_or_else(|_| Err(Error::failed("a thread ended in a panic")));
+                match ended {
+                    Ok(exit) => {
+                        (self.told)(Told::Stopped(&account.item.vm, exit));
+                        account.settle(is_stop, &Fate::Done);
+                    }
+                    Err(error) => self.fail(account, |_| true, error),
+                }
+            }
+        });
+    }
+
+    pub(super) fn delete(&self, store: &mut Store, account: &mut Account<'_>, vm: Uuid) {
+        if !self.goes_on(account) {
+            return;
+        }
+        match delete(self.site, store, vm) {
+            Ok(()) => {
+                (self.told)(Told::Deleted(&account.item.vm));
+                account.settle(|_| true, &Fate::Done);
+            }
+            Err(error) => self.fail(account, |_| true, error),
+        }
+    }
+
+    pub(super) fn release(&self, store: &mut Store, account: &mut Account<'_>, vm: Uuid) {
+        if !self.goes_on(account) {
+            return;
+        }
+        let released = store.update(vm, |record| {
+            if let Some(declared) = &mut record.declared {
+                *declared = Declared { removed: true, start_again: false, ..declared.clone() };
+            }
+            Ok(())
+        });
+        match released {
+            Ok(()) => {
+                (self.told)(Told::Released(&account.item.vm));
+                account.settle(|_| true, &Fate::Done);
+            }
+            Err(error) => self.fail(account, |_| true, error),
+        }
+    }
+}
+
+/// One that somebody else has deleted meanwhile is gone too.
+pub(super) fn delete(site: &Site, store: &mut Store, vm: Uuid) -> Result<()> {
+    match store.get(vm)? {
+        Some(record) => vm::delete(site, store, record, true),
+        None => Ok(()),
+    }
+}
+
+fn is_stop(change: &Change) -> bool {
+    change.class == Class::Stop
+}
+
+fn end_one(site: &Site, record: Record, end: End) -> Result<Exit> {
+    // A connection of its own: it waits as long as the guest does.
+    let mut store = site.store()?;
+    let (vm, name, timeout) = (record.spec.uuid, record.spec.name.clone(), record.spec.policy.stop_timeout());
+    // Refused before its guest is told anything.
+    if end == End::ForGood {
+        vm::check_unprotected(&record)?;
+    }
+    let stopped = vm::stop(site, &mut store, record, timeout, Intent::Stop);
+    match (stopped, end) {
+        (Ok(Stopped::Ended(exit)), _) => Ok(exit),
+        (Ok(Stopped::StillRunning) | Err(_), End::ForGood) => vm::force_stop(site, &mut store, vm, Intent::Delete),
+        (Ok(Stopped::StillRunning), End::InOrder) => Err(still_running(&name, timeout)),
+        (Err(error), End::InOrder) => Err(error),
+    }
+}
+
+pub(super) fn still_running(name: &crate::spec::Name, timeout: std::time::Duration) -> Error {
+    Error::failed(format!("`{name}` has not shut down in {} s", timeout.as_secs())).hint(format!(
+        "give it longer with `stop-timeout`, or cut its power with `v vm stop --force --timeout 0 {name}`"
+    ))
+}

@@ -1,0 +1,124 @@
+//! Does a plan, VM by VM: what goes makes room for what comes, what fails keeps nobody else.
+//!
+//! ```text
+//! read     what new guests are told, so that nothing is deleted that could not be made anew
+//! stop     whatever is to go or to rest, side by side
+//! go       deletes and releases
+//! alter    one VM after the other: live, then what needs a restart, if that is wished
+//! make     creates
+//! start    together
+//! ```
+//!
+//! Each piece is recorded by the verb of `vm` that does it and can be done again, so that whoever
+//! finds an apply that was killed makes a new plan, and that one has what is missing. Only a stop for
+//! the sake of a change must be remembered beyond that: `Declared::start_again`.
+
+mod account;
+mod alter;
+mod go;
+mod make;
+mod start;
+
+use std::sync::Arc;
+
+pub use account::Fate;
+
+use super::{Change, Plan, Situation, Work};
+use crate::error::{Error, Result};
+use crate::host::{Cancel, Progress};
+use crate::spec::{Exit, Name, VmSpec};
+use crate::template::UserData;
+use crate::vm::{Part, Site};
+use account::Account;
+
+/// Who does a plan, and with what.
+#[expect(missing_debug_implementations, reason = "it holds closures")]
+pub struct Apply<'a> {
+    pub site: &'a Site,
+    /// What the plan was made from.
+    pub situation: &'a Situation,
+    /// What a guest is told at its first boot whose entry names nothing.
+    pub first_boot: &'a dyn Fn() -> Result<(UserData, Vec<Part>)>,
+    pub cancel: &'a Cancel,
+    pub progress: &'a dyn Progress,
+    /// Hears of each thing as it is done.
+    pub told: &'a (dyn Fn(Told<'_>) + Sync),
+}
+
+/// What was done to one VM.
+#[derive(Debug)]
+pub enum Told<'a> {
+    Stopped(&'a Name, Exit),
+    Deleted(&'a Name),
+    Released(&'a Name),
+    /// In the words of the plan.
+    Altered(&'a Name, Vec<String>),
+    Restarted(&'a Name),
+    Created(&'a VmSpec),
+    Started(&'a VmSpec),
+    Failed(&'a Error),
+}
+
+impl Apply<'_> {
+    /// What became of each change of each item, in the plan's order.
+    pub fn run(&self, plan: &Plan) -> Result<Vec<Vec<Fate>>> {
+        let mut store = self.site.store()?;
+        let mut accounts: Vec<Account<'_>> = plan.items.iter().map(Account::of).collect();
+        let mut words = self.read(&mut accounts);
+        self.stop(&store, &mut accounts);
+        for account in &mut accounts {
+            match &account.item.work {
+                Work::Delete(vm) => self.delete(&mut store, account, *vm),
+                Work::Release { vm, .. } => self.release(&mut store, account, *vm),
+                _ => {}
+            }
+        }
+        for account in &mut accounts {
+            if let Work::Alter(work) = &account.item.work {
+                self.alter(&mut store, account, work);
+            }
+        }
+        for account in &mut accounts {
+            self.make(&mut store, account, &mut words);
+        }
+        self.start(&mut store, &mut accounts);
+        if let Err(interrupted) = self.cancel.check() {
+            (self.told)(Told::Failed(&interrupted));
+        }
+        Ok(accounts.into_iter().map(Account::fates).collect())
+    }
+
+    /// Does what stands behind some changes, if one of them is due, and notes what became of them.
+    fn attempt(
+        &self,
+        account: &mut Account<'_>,
+        which: impl Fn(&Change) -> bool,
+        work: impl FnOnce() -> Result<()>,
+    ) -> bool {
+        if !account.is_due(&which) {
+            return true;
+        }
+        let done = work();
+        match done {
+            Ok(()) => account.settle(which, &Fate::Done),
+            Err(error) => self.fail(account, which, error),
+        }
+        !account.has_failed()
+    }
+
+    /// Tells of a failure, and notes it for all that it keeps from being done.
+    fn fail(&self, account: &mut Account<'_>, which: impl Fn(&Change) -> bool, error: Error) {
+        (self.told)(Told::Failed(&error));
+        account.settle(which, &Fate::Failed(Arc::new(error)));
+    }
+
+    /// Whether there is something to do for it, and nobody has interrupted it all.
+    fn goes_on(&self, account: &mut Account<'_>) -> bool {
+        let open = account.is_due(|_| true);
+        if open && let Err(error) = self.cancel.check() {
+            account.settle(|_| true, &Fate::Failed(Arc::new(error)));
+            return false;
+        }
+        open
+    }
+}

@@ -1,0 +1,51 @@
+//! From what there is to what should be. Pure: it opens no file and asks nobody.
+//!
+//! ```text
+//! for each VM of the config    not there ─► create     made by hand, or at work ─► refused
+//!                              else, field by field ─► a draft: rows, and what it comes to
+//! for each other declared VM   ─► stopped, kept or deleted, as it was last declared
+//! ```
+
+mod disks;
+mod draft;
+mod machine;
+mod nics;
+mod policy;
+mod removed;
+mod text;
+mod vm;
+
+use std::collections::{HashMap, HashSet};
+
+use super::change::{Item, Plan, Wishes};
+use super::look::{Seen, Situation};
+use crate::error::{Error, Result, nearest};
+use crate::spec::Name;
+
+/// What is to be done. Fails only on wishes that make no sense.
+pub fn compare(situation: &Situation, wishes: &Wishes) -> Result<Plan> {
+    let names: HashSet<&Name> = situation.config.vms.iter().map(|vm| &vm.name).collect();
+    check(wishes, &names)?;
+    let (declared, others): (Vec<&Seen>, Vec<&Seen>) =
+        situation.seen.iter().partition(|seen| names.contains(&seen.record.spec.name));
+    let seen: HashMap<&Name, &Seen> = declared.into_iter().map(|seen| (&seen.record.spec.name, seen)).collect();
+    let removed = others.into_iter().filter_map(removed::item);
+    let entries = situation.config.vms.iter();
+    let wanted = entries.filter_map(|entry| vm::item(situation, wishes, entry, seen.get(&entry.name).copied()));
+    let items: Vec<Item> = removed.chain(wanted).collect();
+    Ok(Plan { items })
+}
+
+fn check(wishes: &Wishes, names: &HashSet<&Name>) -> Result<()> {
+    for (option, wished) in [("--replace", &wishes.replace), ("--adopt", &wishes.adopt)] {
+        if let Some(unknown) = wished.iter().find(|name| !names.contains(name)) {
+            let hint = match nearest(unknown.as_str(), names.iter().map(|name| name.as_str())) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if option == "--adopt" => format!("`v vm export {unknown}` writes the `[[vm]]` that declares it"),
+                None => "it is for VMs that have a `[[vm]]` in the config".to_owned(),
+            };
+            return Err(Error::usage(format!("`{option} {unknown}`: the config declares no such VM")).hint(hint));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! One VM of the config.
+
+use super::draft::Draft;
+use super::text::{self, refused, row, shown};
+use super::{disks, machine, nics, policy};
+use crate::config::{DeclaredVm, Running};
+use crate::error::Error;
+use crate::plan::change::{Alter, Change, Class, Field, Item, Need, Wishes, Work};
+use crate::plan::look::{Seen, Situation};
+use crate::spec::{Name, State};
+
+/// What is to be done about it; `None`: it is as it should be.
+pub(super) fn item(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, seen: Option<&Seen>) -> Option<Item> {
+    if let Some(Err(why)) = situation.user_data.get(&entry.name) {
+        let hint = "mend `user-data` of its `[[vm]]`, or the file";
+        return Some(refuse(&entry.name, refused(Field::UserData, why, hint)));
+    }
+    match seen {
+        None => Some(create(entry, None)),
+        Some(seen) if seen.is_abandoned() => Some(create(entry, Some(seen.record.state))),
+        Some(seen) if seen.record.declared.is_none() && !wishes.adopt.contains(&entry.name) => {
+            let hint = format!("`v apply --adopt {0}` takes it in; else give one of the two another name", entry.name);
+            Some(refuse(&entry.name, refused(Field::Vm, "a VM that was made by hand has this name", hint)))
+        }
+        Some(seen) if seen.busy => Some(refuse(&entry.name, at_work(seen))),
+        Some(seen) => known(situation, wishes, entry, seen),
+    }
+}
+
+pub(super) fn refuse(vm: &Name, why: Change) -> Item {
+    Item { vm: vm.clone(), changes: vec![why], work: Work::Refused }
+}
+
+/// Another process is at work on it: whatever is planned now would be out of date.
+pub(super) fn at_work(seen: &Seen) -> Change {
+    let why = match seen.state {
+        State::Creating => "another command is creating it",
+        State::Deleting => "another command is deleting it",
+        State::Starting => "it is starting",
+        State::Stopping => "it is stopping",
+        _ => "another command is at work on it",
+    };
+    refused(Field::Vm, why, "wait until that is done, and plan again")
+}
+
+fn create(entry: &DeclaredVm, left: Option<State>) -> Item {
+    let old = left.map(|state| if state == State::Creating { "half created" } else { "half deleted" }.to_owned());
+    let mut changes = vec![row(Class::Create, Field::Vm, old, Some(text::vm(entry)))];
+    if entry.running == Running::Yes {
+        changes.push(row(Class::Start, Field::Running, None, shown(&State::Running)));
+    }
+    Item { vm: entry.name.clone(), changes, work: Work::Create(Box::new(entry.clone())) }
+}
+
+fn known(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, seen: &Seen) -> Option<Item> {
+    let lives = seen.state.is_live();
+    let mut draft = Draft::new(situation, wishes, entry, seen, lives && entry.running != Running::No);
+    let adopted = seen.record.declared.as_ref().is_none_or(|declared| declared.removed);
+    if adopted {
+        draft.changes.push(row(Class::Live, Field::Declared, text::yes(&false), text::yes(&true)));
+    }
+    if let Err(error) = differences(&mut draft) {
+        let why = error.chain().join(": ");
+        let hint = error.hint_text().unwrap_or("mend its `[[vm]]`, or its template");
+        return Some(refuse(&entry.name, refused(Field::Vm, why, hint)));
+    }
+    let run = running(&mut draft, lives);
+    let replace = wishes.replace.contains(&entry.name);
+    if draft.changes.is_empty() && !replace {
+        return None;
+    }
+    if matches!(seen.state, State::Starting | State::Stopping) {
+        return Some(refuse(&entry.name, at_work(seen)));
+    }
+    let Draft { changes, target, declared, .. } = draft;
+    if replace {
+        return Some(replacement(entry, seen, changes));
+    }
+    let alter = Alter { spec: seen.record.spec.clone(), target, entry: entry.clone(), declared, run };
+    Some(Item { vm: entry.name.clone(), changes, work: Work::Alter(Box::new(alter)) })
+}
+
+fn differences(draft: &mut Draft<'_>) -> Result<(), Error> {
+    let (spec, entry) = (draft.spec(), draft.entry);
+    draft.value(Class::Live, Field::Template, (&spec.template, &entry.template.name), shown, |spec, new| {
+        spec.template = new.clone();
+    });
+    machine::compare(draft);
+    disks::compare(draft)?;
+    nics::compare(draft)?;
+    policy::compare(draft);
+    let on_remove = (draft.declared.on_remove, entry.on_remove);
+    if on_remove.0 != on_remove.1 {
+        draft.note(Class::Live, Field::OnRemove, shown(&on_remove.0), shown(&on_remove.1));
+    }
+    labels(draft);
+    user_data(draft);
+    draft.declared.on_remove = entry.on_remove;
+    draft.declared.removed = false;
+    Ok(())
+}
+
+fn labels(draft: &mut Draft<'_>) {
+    let (old, new) = (&draft.spec().labels, &draft.entry.template.labels);
+    for (key, before) in old.iter() {
+        let after = new.get(key);
+        if after != Some(before) {
+            draft.note(Class::Live, Field::Label(key.to_owned()), shown(&before), after.map(str::to_owned));
+        }
+    }
+    for (key, value) in new.iter().filter(|(key, _)| old.get(key).is_none()) {
+        draft.note(Class::Live, Field::Label(key.to_owned()), None, shown(&value));
+    }
+    draft.target.labels = new.clone();
+}
+
+/// What a VM made by hand was told nobody knows: it counts as what the config says.
+fn user_data(draft: &mut Draft<'_>) {
+    let new = draft.situation.user_data.get(draft.name()).cloned().and_then(Result::ok).flatten();
+    let old = draft.declared.user_data.clone();
+    if !draft.seen.seed {
+        draft.note(Class::Replace, Field::UserData, Some("missing".to_owned()), text::digest(&new));
+    } else if draft.seen.record.declared.is_none() {
+        draft.declared.user_data = new;
+    } else if old != new {
+        draft.note(Class::Replace, Field::UserData, text::digest(&old), text::digest(&new));
+    }
+}
+
+/// Whether it is started or stopped.
+fn running(draft: &mut Draft<'_>, lives: bool) -> Option<bool> {
+    let again = std::mem::take(&mut draft.declared.start_again);
+    let wanted = match draft.entry.running {
+        Running::Yes => true,
+        Running::No => false,
+        Running::Leave => lives || again,
+    };
+    if wanted == lives {
+        return None;
+    }
+    let (class, becomes) = if wanted { (Class::Start, State::Running) } else { (Class::Stop, State::Stopped) };
+    let mut change = row(class, Field::Running, shown(&draft.seen.state), shown(&becomes));
+    let missing = !draft.seen.seed || draft.seen.disks.values().any(Option::is_none);
+    if wanted && missing {
+        change.needs = Some(Need::Replace(draft.name().clone()));
+    }
+    let run = change.needs.is_none().then_some(wanted);
+    draft.changes.push(change);
+    run
+}
+
+/// All that differs is settled by it.
+fn replacement(entry: &DeclaredVm, seen: &Seen, mut changes: Vec<Change>) -> Item {
+    if seen.record.spec.policy.protect {
+        let hint = if entry.template.protect {
+            "write `protect = false` in the config and apply that first"
+        } else {
+            "`v apply` without `--replace` lifts the protection first"
+        };
+        return refuse(&entry.name, refused(Field::Protect, "it is protected, and would be deleted", hint));
+    }
+    for change in &mut changes {
+        change.needs = None;
+        if matches!(change.class, Class::Live | Class::Restart) {
+            change.class = Class::Replace;
+        }
+    }
+    if changes.iter().all(|change| change.class != Class::Replace) {
+        changes.insert(0, row(Class::Replace, Field::Vm, None, Some("as asked for".to_owned())));
+    }
+    let work = Work::Replace(seen.record.spec.uuid, Box::new(entry.clone()));
+    Item { vm: entry.name.clone(), changes, work }
+}

@@ -1,0 +1,115 @@
+//! What there is: the records, who holds their locks, and whether their files are there. No
+//! program is started and nobody is asked, so that a thousand VMs are looked at in no time.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::Path;
+
+use super::digest::Digests;
+use crate::config::{Config, DeclaredVm, HypervisorSetting, Template};
+use crate::error::{Error, Result};
+use crate::spec::{Declared, HypervisorKind, Name, Size, State, VmSpec};
+use crate::store::{Record, Store};
+use crate::vm::{self, Site};
+
+/// What should be, and what there is of it.
+#[derive(Debug, Clone, Default)]
+pub struct Situation {
+    pub config: Config,
+    /// By number: those that the config declares, or did when it was last applied, and those made by
+    /// hand whose names it declares.
+    pub seen: Vec<Seen>,
+    /// The digest of each declared VM's user data; `None`: it names none; `Err`: why it cannot be read.
+    pub user_data: HashMap<Name, Result<Option<String>, String>>,
+}
+
+/// A VM that there is.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub record: Record,
+    /// As it is now, whatever was recorded.
+    pub state: State,
+    /// A living process is creating, deleting or renaming it.
+    pub busy: bool,
+    /// How large the disks' files are; `None`: the file is missing.
+    pub disks: BTreeMap<Name, Option<Size>>,
+    /// Whether its first-boot volume is there, or it has none.
+    pub seed: bool,
+}
+
+/// Looks at what the config is about, and changes nothing.
+pub fn look(site: &Site, config: &Config) -> Result<Situation> {
+    let records = match Store::open_read_only(&site.dirs.database())? {
+        Some(store) => store.list()?,
+        None => Vec::new(),
+    };
+    let names: HashSet<&Name> = config.vms.iter().map(|vm| &vm.name).collect();
+    let concerns = |record: &Record| {
+        let declared = record.declared.as_ref().is_some_and(|declared| !declared.removed);
+        declared || names.contains(&record.spec.name)
+    };
+    let seen = records.into_iter().filter(concerns).map(|record| Seen::look(site, record)).collect::<Result<_>>()?;
+    let mut digests = Digests::default();
+    let user_data = config.vms.iter().map(|vm| (vm.name.clone(), digests.of(&vm.user_data))).collect();
+    Ok(Situation { config: config.clone(), seen, user_data })
+}
+
+impl Situation {
+    /// What is recorded of a VM that is made as the config says.
+    pub fn declared(&self, entry: &DeclaredVm) -> Declared {
+        Declared {
+            on_remove: entry.on_remove,
+            hypervisor: self.named_hypervisor(&entry.template),
+            firmware: entry.template.firmware.clone(),
+            user_data: self.user_data.get(&entry.name).cloned().and_then(Result::ok).flatten(),
+            removed: false,
+            start_again: false,
+        }
+    }
+
+    /// The hypervisor that the template or the node names; `None`: the choice is left to Virshle.
+    pub(super) fn named_hypervisor(&self, template: &Template) -> Option<HypervisorKind> {
+        match template.hypervisor.unwrap_or(self.config.node.hypervisor) {
+            HypervisorSetting::Auto => None,
+            HypervisorSetting::CloudHypervisor => Some(HypervisorKind::CloudHypervisor),
+            HypervisorSetting::Qemu => Some(HypervisorKind::Qemu),
+        }
+    }
+
+    /// The firmware that the template names, or the node for this hypervisor.
+    pub(super) fn named_firmware<'a>(&'a self, template: &'a Template, kind: HypervisorKind) -> Option<&'a Path> {
+        let node = match kind {
+            HypervisorKind::CloudHypervisor => &self.config.node.cloud_hypervisor.firmware,
+            HypervisorKind::Qemu => &self.config.node.qemu.firmware,
+        };
+        template.firmware.as_deref().or(node.as_deref())
+    }
+}
+
+impl Seen {
+    fn look(site: &Site, record: Record) -> Result<Self> {
+        let vm::Observed { record, state, .. } = vm::observe(site, record)?;
+        let folder = site.dirs.vm(record.spec.uuid);
+        let disks = record.spec.disks.iter().map(|disk| Ok((disk.name.clone(), size(&folder.join(disk.file()))?)));
+        Ok(Self {
+            state,
+            busy: record.owner.is_some_and(|owner| owner.is_alive()),
+            disks: disks.collect::<Result<_>>()?,
+            seed: !record.spec.seed || size(&folder.join(VmSpec::SEED))?.is_some(),
+            record,
+        })
+    }
+
+    /// Whether a killed process has left it half created or half deleted.
+    pub(super) fn is_abandoned(&self) -> bool {
+        !self.busy && matches!(self.record.state, State::Creating | State::Deleting)
+    }
+}
+
+fn size(file: &Path) -> Result<Option<Size>> {
+    match file.metadata() {
+        Ok(metadata) => Ok(Some(Size::from_bytes(metadata.len()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::failed(format!("cannot look at `{}`", file.display())).source(error)),
+    }
+}

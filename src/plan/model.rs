@@ -1,0 +1,198 @@
+//! A host in memory for tests: it does what a plan says, without a file or a process.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::{Item, Plan, Seen, Situation, Wishes, Work, compare};
+use crate::config::{Config, DeclaredVm, Running, Template};
+use crate::host;
+use crate::spec::{Accel, Address, Boot, HypervisorKind, Name, Size, State, VmSpec};
+use crate::store::Record;
+use crate::template::{self, Identity, Overrides, PlannedNic, Resolved, Settled};
+
+/// How large the file is of a disk that has its source's size.
+const OF_ITS_SOURCE: Size = Size::gib(2);
+
+#[derive(Debug, Clone)]
+pub(crate) struct Model {
+    pub(crate) situation: Situation,
+    /// What `auto` comes to.
+    pub(crate) auto: HypervisorKind,
+    /// Networks whose bridges are somebody else's.
+    pub(crate) foreign: HashSet<Name>,
+    /// User data that is told in other words by now.
+    pub(crate) rewritten: HashSet<String>,
+    pub(crate) unreadable: HashSet<String>,
+    numbers: u32,
+}
+
+impl Model {
+    /// One on which nothing is yet.
+    pub(crate) fn new(config: Config) -> Self {
+        let mut model = Self {
+            situation: Situation::default(),
+            auto: HypervisorKind::CloudHypervisor,
+            foreign: HashSet::new(),
+            rewritten: HashSet::new(),
+            unreadable: HashSet::new(),
+            numbers: 0,
+        };
+        model.configure(config);
+        model
+    }
+
+    /// From now on this is the config.
+    pub(crate) fn configure(&mut self, config: Config) {
+        let digest = |vm: &DeclaredVm| {
+            let files: Vec<String> = vm.user_data.iter().map(|file| file.display().to_string()).collect();
+            if let Some(file) = files.iter().find(|file| self.unreadable.contains(*file)) {
+                return Err(format!("cannot read the user data `{file}`: No such file or directory (os error 2)"));
+            }
+            let told =
+                files.iter().map(|file| if self.rewritten.contains(file) { "new " } else { "" }.to_owned() + file);
+            Ok(told.reduce(|all, file| all + &file).map(|text| super::digest::hex(text.as_bytes())))
+        };
+        self.situation.user_data = config.vms.iter().map(|vm| (vm.name.clone(), digest(vm))).collect();
+        self.situation.config = config;
+    }
+
+    pub(crate) fn plan(&self, wishes: &Wishes) -> Plan {
+        compare(&self.situation, wishes).unwrap()
+    }
+
+    pub(crate) fn apply(&mut self, plan: &Plan) {
+        plan.items.iter().for_each(|item| self.work(item));
+    }
+
+    pub(crate) fn seen(&mut self, name: &str) -> &mut Seen {
+        self.situation.seen.iter_mut().find(|seen| seen.record.spec.name.as_str() == name).unwrap()
+    }
+
+    fn work(&mut self, item: &Item) {
+        match &item.work {
+            Work::Refused => {}
+            Work::Create(entry) => {
+                self.forget(|seen| seen.record.spec.name == entry.name);
+                self.make(entry, entry.running == Running::Yes);
+            }
+            Work::Replace(uuid, entry) => {
+                let lived = self.seen(entry.name.as_str()).state.is_live();
+                self.forget(|seen| seen.record.spec.uuid == *uuid);
+                self.make(entry, entry.running == Running::Yes || entry.running == Running::Leave && lived);
+            }
+            Work::Delete(uuid) => self.forget(|seen| seen.record.spec.uuid == *uuid),
+            Work::Release { vm, stop } => {
+                let seen = self.situation.seen.iter_mut().find(|seen| seen.record.spec.uuid == *vm).unwrap();
+                seen.record.declared.as_mut().unwrap().removed = true;
+                if *stop {
+                    seen.state = State::Stopped;
+                }
+            }
+            Work::Alter(alter) => {
+                let mut spec = alter.target.clone();
+                let template = alter.template();
+                if item.resolves() {
+                    let kind = self.hypervisor(&template);
+                    (spec.hypervisor, spec.boot) = (kind, self.boot(&template, kind));
+                }
+                for (nic, planned) in spec.nics.iter_mut().zip(self.nics(&template)) {
+                    // One that waits has what it had, also where it belongs to another network.
+                    if nic.address.is_none() && nic.network == planned.network {
+                        nic.address = address(spec.number, nic.index, &planned);
+                    }
+                }
+                let seen = self.seen(item.vm.as_str());
+                seen.disks.retain(|name, _| spec.disks.iter().any(|disk| disk.name == *name));
+                for disk in &spec.disks {
+                    let file = seen.disks.entry(disk.name.clone()).or_insert(Some(OF_ITS_SOURCE));
+                    *file = file.and(disk.size.or(*file));
+                }
+                seen.state = match alter.run {
+                    Some(true) => State::Running,
+                    Some(false) => State::Stopped,
+                    None => seen.state,
+                };
+                seen.record.spec = spec;
+                seen.record.declared = Some(alter.declared.clone());
+            }
+        }
+    }
+
+    fn forget(&mut self, gone: impl Fn(&Seen) -> bool) {
+        self.situation.seen.retain(|seen| !gone(seen));
+    }
+
+    fn nics(&self, template: &Template) -> Vec<PlannedNic> {
+        template::nics(&self.situation.config, template, &mut |network| {
+            let by_config = Settled::by_config(network);
+            Ok(Settled { kept: by_config.kept && !self.foreign.contains(&network.name), ..by_config })
+        })
+        .unwrap()
+    }
+
+    fn hypervisor(&self, template: &Template) -> HypervisorKind {
+        self.situation.named_hypervisor(template).unwrap_or(self.auto)
+    }
+
+    fn boot(&self, template: &Template, kind: HypervisorKind) -> Boot {
+        if let Some(kernel) = template.kernel.clone() {
+            let cmdline = template.cmdline.clone().unwrap_or_default();
+            return Boot::Kernel { kernel, initramfs: template.initramfs.clone(), cmdline };
+        }
+        let usual = match kind {
+            HypervisorKind::CloudHypervisor => "/usr/share/cloud-hypervisor/CLOUDHV.fd",
+            HypervisorKind::Qemu => "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        };
+        let named = self.situation.named_firmware(template, kind);
+        Boot::Firmware { code: named.map_or_else(|| usual.into(), Into::into), vars: None }
+    }
+
+    fn make(&mut self, entry: &DeclaredVm, runs: bool) {
+        self.numbers += 1;
+        let uuid = Uuid::from_u128(0x8f2f_8a3e_0000_4000_8000_0000_0000_0000 + u128::from(self.numbers));
+        let identity = Identity { uuid, number: self.numbers, name: entry.name.clone() };
+        let kind = self.hypervisor(&entry.template);
+        let accel = if kind == HypervisorKind::Qemu { Accel::Tcg } else { Accel::Kvm };
+        let resolved = Resolved { hypervisor: kind, accel, boot: self.boot(&entry.template, kind) };
+        let planned = self.nics(&entry.template);
+        let addresses: Vec<_> =
+            (0..).zip(&planned).map(|(index, planned)| address(identity.number, index, planned)).collect();
+        let config = &self.situation.config;
+        let overrides = Overrides::default();
+        let spec =
+            template::instantiate(config, &entry.template, &identity, &resolved, &planned, &addresses, &overrides);
+        let spec: VmSpec = spec.unwrap();
+        let disks = spec.disks.iter().map(|disk| (disk.name.clone(), Some(disk.size.unwrap_or(OF_ITS_SOURCE))));
+        let state = if runs { State::Running } else { State::Stopped };
+        self.situation.seen.push(Seen {
+            state,
+            busy: false,
+            disks: disks.collect(),
+            seed: true,
+            record: Record {
+                state,
+                intent: None,
+                exit: None,
+                runtime: None,
+                owner: None,
+                progress: None,
+                declared: Some(self.situation.declared(entry)),
+                retries: None,
+                created_at: host::now(),
+                updated_at: host::now(),
+                started_at: None,
+                spec,
+            },
+        });
+    }
+}
+
+/// What the store would give; the same VM is given the same at the same place.
+fn address(number: u32, nic: u8, planned: &PlannedNic) -> Option<Address> {
+    let subnet = planned.subnet.as_ref()?;
+    let nth = usize::try_from(number).unwrap() + 64 * usize::from(nic);
+    let ip = planned.address.or_else(|| subnet.net.hosts().nth(nth))?;
+    let ip = ipnet::Ipv4Net::new(ip, subnet.net.prefix_len()).unwrap();
+    Some(Address::new(ip, subnet.gateway, subnet.dns.clone()))
+}

@@ -1,0 +1,18 @@
+# Evaluates the module without NixOS: what each case comes to, and what every option says of itself.
+{ lib }:
+let
+  evaluate = import ./host.nix { inherit lib; };
+  documented = map (option: {
+    inherit (option) name type description;
+    example = option.example.text or null;
+    default = option.default.text or null;
+  }) (
+    lib.filter (option: !option.internal) (
+      lib.optionAttrSetToDocList { inherit ((evaluate [ ]).options) services; }
+    )
+  );
+in
+{
+  cases = lib.mapAttrs (_: modules: (evaluate modules).outcome) (import ./cases.nix);
+  options = documented;
+}
