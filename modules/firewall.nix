@@ -12,21 +12,21 @@ let
   cfg = config.services.virshle;
   declared = import ./lib/declared.nix { inherit lib; } cfg.settings;
 
-  devices = unique (map (network: network.device) (filter (network: network.served) declared.networks));
+  devices = unique (
+    map (network: network.device) (filter (network: network.served) declared.networks)
+  );
 
   # A forward of a served network is the kernel's; of a `user` network, a program of this host listens.
   forward = import ./lib/forward.nix { inherit lib; };
   listened = concatMap (
-    vm:
-    concatMap (nic: if nic.link == "user" then map forward (nic.ports or [ ]) else [ ]) vm.net
+    vm: concatMap (nic: if nic.link == "user" then map forward (nic.ports or [ ]) else [ ]) vm.net
   ) declared.vms;
   ports =
     protocol:
     unique (
       map (port: port.hostPort) (
         filter (
-          port:
-          port != null && port.protocol == protocol && !lib.hasPrefix "127." (toString port.host)
+          port: port != null && port.protocol == protocol && !lib.hasPrefix "127." (toString port.host)
         ) listened
       )
     );

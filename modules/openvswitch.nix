@@ -22,7 +22,8 @@ let
   told = {
     dpdk-init = "true";
     pmd-cpu-mask = dpdk.pmdCpuMask;
-    dpdk-socket-mem = if dpdk.socketMem == [ ] then null else concatMapStringsSep "," toString dpdk.socketMem;
+    dpdk-socket-mem =
+      if dpdk.socketMem == [ ] then null else concatMapStringsSep "," toString dpdk.socketMem;
   };
   setting =
     key: value:

@@ -23,8 +23,9 @@ let
 in
 {
   config = mkIf cfg.enable {
-    warnings = optional (ovs != [ ] && !config.virtualisation.vswitch.enable && cfg.node.ovsDb == null)
-      "services.virshle: the network `${(head ovs).name}` is of the type `ovs`, and this host has no Open vSwitch. Set `services.virshle.openvswitch.enable = true`, or `type = \"bridge\"`.";
+    warnings =
+      optional (ovs != [ ] && !config.virtualisation.vswitch.enable && cfg.node.ovsDb == null)
+        "services.virshle: the network `${(head ovs).name}` is of the type `ovs`, and this host has no Open vSwitch. Set `services.virshle.openvswitch.enable = true`, or `type = \"bridge\"`.";
 
     assertions =
       map

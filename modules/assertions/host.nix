@@ -51,13 +51,15 @@ let
 in
 optional (vhost != [ ] && !hugepages)
   "${who "has" "have" vhost} NICs of the type `vhost`, and no hugepages are set aside. Set `services.virshle.openvswitch.hugepages.count = 1024`, or give the NICs `type = \"tap\"`."
-++ optional (cfg.openvswitch.enable && vhost != [ ] && !cfg.openvswitch.dpdk.enable)
-  "${who "has" "have" vhost} NICs of the type `vhost`, and Open vSwitch is without DPDK. Set `services.virshle.openvswitch.dpdk.enable = true`, or give the NICs `type = \"tap\"`."
+++
+  optional (cfg.openvswitch.enable && vhost != [ ] && !cfg.openvswitch.dpdk.enable)
+    "${who "has" "have" vhost} NICs of the type `vhost`, and Open vSwitch is without DPDK. Set `services.virshle.openvswitch.dpdk.enable = true`, or give the NICs `type = \"tap\"`."
 ++ map (
   vm:
   "the VM `${vm.name}` has both `onRemove = \"delete\"` and `protect = true`, and what is protected is not deleted. Set `onRemove = \"stop\"`, or `protect = false`."
 ) (filter (vm: (vm.on-remove or "stop") == "delete" && vm.protect or false) vms)
-++ optional (cfg.memoryLimit != null && sum > limit)
-  "the declared VMs come to ${size.show sum} of memory together, more than `services.virshle.memoryLimit` (${size.show limit}). Give them less `vram` or `vramMax`, set `running = false` for one, or raise the limit."
+++
+  optional (cfg.memoryLimit != null && sum > limit)
+    "the declared VMs come to ${size.show sum} of memory together, more than `services.virshle.memoryLimit` (${size.show limit}). Give them less `vram` or `vramMax`, set `running = false` for one, or raise the limit."
 ++ missing "cloud-hypervisor" "cloudHypervisor"
 ++ missing "qemu" "qemu"

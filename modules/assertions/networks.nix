@@ -19,6 +19,4 @@ let
     optional (together && ipv4.overlap (ipv4.subnet one.subnet) (ipv4.subnet two.subnet))
       "the subnets of the networks `${two.name}` (${two.subnet}) and `${one.name}` (${one.subnet}) overlap. Give one of them another subnet, like `10.45.0.0/24`; a bridge that is the site's own has `create = false`.";
 in
-concatMap (pairs: pairs) (
-  imap0 (index: one: concatMap (beside one) (take index networks)) networks
-)
+concatMap (pairs: pairs) (imap0 (index: one: concatMap (beside one) (take index networks)) networks)

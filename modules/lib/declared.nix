@@ -65,9 +65,11 @@ let
 in
 settings:
 let
-  networks = map network (settings.network or [ ]);
-  images = settings.image or [ ];
-  templates = settings.template.vm or [ ];
+  # What `settings` says wrong is for `v` to refuse, with its place.
+  named = filter (entry: entry ? name);
+  networks = map network (named (settings.network or [ ]));
+  images = named (settings.image or [ ]);
+  templates = named (settings.template.vm or [ ]);
   templateOf = byName templates;
   networkOf = byName networks;
 
@@ -84,24 +86,31 @@ let
     entry
     // {
       network = known;
-      link = entry.type or (if known == null then null else byType.${known.type});
+      link =
+        if entry ? type then
+          # `type.tap = { }` is `type = "tap"`.
+          if lib.isAttrs entry.type then lib.head (lib.attrNames entry.type ++ [ null ]) else entry.type
+        else if known == null then
+          null
+        else
+          byType.${known.type} or null;
     };
 
   effective =
     vm:
     let
-      template = templateOf.${vm.template} or { };
+      template = templateOf.${vm.template or ""} or { };
     in
     template
     // vm
     // {
       # What is its own, and not its template's.
       own = vm;
-      disk = lay (template.disk or [ ]) (vm.disk or [ ]);
-      net = map nic (lay (template.net or [ ]) (vm.net or [ ]));
+      disk = lay (named (template.disk or [ ])) (named (vm.disk or [ ]));
+      net = map nic (lay (named (template.net or [ ])) (named (vm.net or [ ])));
     };
 in
 {
   inherit images networks templates;
-  vms = map effective (settings.vm or [ ]);
+  vms = map effective (named (settings.vm or [ ]));
 }

@@ -44,6 +44,5 @@ in
         last = first + size - 1;
       };
 
-  overlap =
-    one: two: one != null && two != null && one.first <= two.last && two.first <= one.last;
+  overlap = one: two: one != null && two != null && one.first <= two.last && two.first <= one.last;
 }

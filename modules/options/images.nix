@@ -17,7 +17,7 @@ let
         };
         path = mkOption {
           type = types.path;
-          example = literalExpression ''"\''${inputs.virshle.lib.mkGuestImage { inherit pkgs; }}/image.raw"'';
+          example = literalExpression ''"''${inputs.virshle.lib.mkGuestImage { inherit pkgs; }}/nixos.img"'';
           description = "The file: raw, qcow2, vmdk, vdi or vhdx. It is never written.";
         };
       };

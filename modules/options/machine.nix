@@ -48,13 +48,21 @@ let
     {
       options = {
         inherit order;
-        name = named name "lan" "The name of its network. Two NICs of one network are told apart by their attribute names.";
-        type = maybe (types.enum [
-          "vhost"
-          "tap"
-          "user"
-        ]) "tap" "How it is plugged in; when null, as the network's type has it: ovs → vhost, bridge → tap, user → user.";
-        address = maybe words.address "10.44.0.10" "Its address, in the network's subnet; a free one when null.";
+        name =
+          named name "lan"
+            "The name of its network. Two NICs of one network are told apart by their attribute names.";
+        type =
+          maybe
+            (types.enum [
+              "vhost"
+              "tap"
+              "user"
+            ])
+            "tap"
+            "How it is plugged in; when null, as the network's type has it: ovs → vhost, bridge → tap, user → user.";
+        address =
+          maybe words.address "10.44.0.10"
+            "Its address, in the network's subnet; a free one when null.";
         mac = maybe words.mac "02:00:00:00:00:01" "Its MAC; when null, one that follows from the VM.";
         ports = maybe (types.listOf words.forward) [ "8080:80" ] ''
           Ports of the host that lead to it while the VM runs, like `8080:80`, `127.0.0.1:2222:22/tcp` or
@@ -77,7 +85,9 @@ in
   inherit maybe named;
 
   options = {
-    vcpuMax = maybe (types.ints.between 1 255) 4 "How many processors it can come to while it runs; no more than `vcpu` when null.";
+    vcpuMax =
+      maybe (types.ints.between 1 255) 4
+        "How many processors it can come to while it runs; no more than `vcpu` when null.";
     vramMax = maybe words.size "8G" ''
       How much memory it can come to while it runs, a multiple of 128 MiB more than `vram`; no more than that when null.
     '';
@@ -86,24 +96,42 @@ in
       "cloud-hypervisor"
       "qemu"
     ]) "qemu" "The hypervisor, if not the node's.";
-    kernel = maybe types.path "/srv/boot/vmlinuz" "A kernel that is booted directly, instead of the firmware.";
+    kernel =
+      maybe types.path "/srv/boot/vmlinuz"
+        "A kernel that is booted directly, instead of the firmware.";
     initramfs = maybe types.path "/srv/boot/initrd.img" "The kernel's initial RAM disk.";
     cmdline = maybe types.str "console=ttyS0 root=/dev/vda" "The kernel's command line.";
     firmware = maybe types.path "/opt/firmware/CLOUDHV.fd" "The firmware, if not the node's.";
-    restart = maybe (types.enum [
-      "no"
-      "on-crash"
-      "always"
-    ]) "on-crash" "What follows the end of a run that nobody asked for: nothing, a new run after a crash, or always a new run.";
-    watchdog = maybe types.bool true "Whether the guest gets a watchdog: once it feeds it and then hangs, it is reset.";
+    restart =
+      maybe
+        (types.enum [
+          "no"
+          "on-crash"
+          "always"
+        ])
+        "on-crash"
+        "What follows the end of a run that nobody asked for: nothing, a new run after a crash, or always a new run.";
+    watchdog =
+      maybe types.bool true
+        "Whether the guest gets a watchdog: once it feeds it and then hangs, it is reset.";
     autostart = maybe types.bool true "Whether it is started with the host.";
-    autostartOrder = maybe types.ints.unsigned 10 "Its place among those that are started with the host, lower ones first; 0 when null.";
-    autostartDelay = maybe (types.ints.between 0 86400) 5 "Seconds to wait after it is started with the host, before the next order begins.";
+    autostartOrder =
+      maybe types.ints.unsigned 10
+        "Its place among those that are started with the host, lower ones first; 0 when null.";
+    autostartDelay =
+      maybe (types.ints.between 0 86400) 5
+        "Seconds to wait after it is started with the host, before the next order begins.";
     limits = {
-      cpus = maybe (types.numbers.between 0.001 255) 1.5 "Processor time it may take of the host, in processors.";
-      memory = maybe words.size "5G" "Memory it may take of the host, the guest's and the hypervisor's own together; more than `vram`.";
+      cpus =
+        maybe (types.numbers.between 0.001 255) 1.5
+          "Processor time it may take of the host, in processors.";
+      memory =
+        maybe words.size "5G"
+          "Memory it may take of the host, the guest's and the hypervisor's own together; more than `vram`.";
     };
-    stopTimeout = maybe (types.ints.between 1 86400) 120 "Seconds that the guest gets to shut down; 60 when null.";
+    stopTimeout =
+      maybe (types.ints.between 1 86400) 120
+        "Seconds that the guest gets to shut down; 60 when null.";
     protect = maybe types.bool true "Whether it cannot be deleted.";
     labels = mkOption {
       type = types.attrsOf types.str;

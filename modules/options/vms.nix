@@ -14,7 +14,9 @@ let
         example = [ "ssh-ed25519 AAAAC3Nza… alice@desk" ];
         description = "The public keys that log in as the user.";
       };
-      sudo = maybe types.bool false "Whether the user may become root without a password; so it is when null.";
+      sudo =
+        maybe types.bool false
+          "Whether the user may become root without a password; so it is when null.";
       shell = maybe types.str "/bin/bash" "The login shell; the distribution's when null.";
     };
   };
@@ -32,14 +34,18 @@ let
         running = maybe (types.either types.bool (types.enum [ "leave" ])) "leave" ''
           Whether it runs; it does when null. `"leave"`: that is up to whoever starts and stops it.
         '';
-        onRemove = maybe (types.enum [
-          "stop"
-          "keep"
-          "delete"
-        ]) "keep" ''
-          What becomes of it when it is declared no more: it is shut down and kept, which is so when null; it runs on;
-          or it is deleted with its disks.
-        '';
+        onRemove =
+          maybe
+            (types.enum [
+              "stop"
+              "keep"
+              "delete"
+            ])
+            "keep"
+            ''
+              What becomes of it when it is declared no more: it is shut down and kept, which is so when null; it runs on;
+              or it is deleted with its disks.
+            '';
         vcpu = maybe machine.vcpu 4 "How many processors, if not as many as the template says.";
         vram = maybe machine.vram "6G" "How much memory in whole MiB, if not as much as the template says.";
         users = mkOption {

@@ -21,7 +21,7 @@ const PREFIX: &str = "services.virshle.";
 const NONE: &str = "–";
 
 /// What options are about, by how they begin: the unit and the path. The longest that fits counts.
-const PLACES: [(&str, &str, &str); 25] = [
+const PLACES: [(&str, &str, &str); 29] = [
     ("apply", "virshle-apply.service", "/etc/virshle/config.toml"),
     ("enable", "virshle.socket", "/var/lib/virshle"),
     ("group", "virshle-vm@UUID.service", "/var/lib/virshle/vm/UUID"),
@@ -40,11 +40,15 @@ const PLACES: [(&str, &str, &str); 25] = [
     ("settings", "virshle-apply.service", "/etc/virshle/config.toml"),
     ("templates", "virshle-apply.service", "/etc/virshle/config.toml"),
     ("user", "virshle-vm@UUID.service", "/var/lib/virshle/vm/UUID"),
-    ("vms", "virshle-apply.service", "/etc/virshle/config.toml"),
+    ("vms", "virshle-vm@UUID.service", "/var/lib/virshle/virshle.sqlite"),
     ("vms.<name>.autostart", "virshle-autostart.service", "/var/lib/virshle/virshle.sqlite"),
     ("vms.<name>.disks", "virshle-vm@UUID.service", "/var/lib/virshle/vm/UUID/NAME.raw"),
     ("vms.<name>.nets", "virshle-vm@UUID.service", "/run/virshle/vm/UUID"),
-    ("vms.<name>.stopTimeout", "virshle-vm@UUID.service", "/var/lib/virshle/virshle.sqlite"),
+    ("vms.<name>.labels", "virshle-apply.service", "/var/lib/virshle/virshle.sqlite"),
+    ("vms.<name>.onRemove", "virshle-apply.service", "/var/lib/virshle/virshle.sqlite"),
+    ("vms.<name>.protect", "virshle-apply.service", "/var/lib/virshle/virshle.sqlite"),
+    ("vms.<name>.running", "virshle-apply.service", "/var/lib/virshle/virshle.sqlite"),
+    ("vms.<name>.template", "virshle-apply.service", "/var/lib/virshle/virshle.sqlite"),
     ("vms.<name>.userData", "virshle-apply.service", "/var/lib/virshle/vm/UUID/seed.img"),
     ("vms.<name>.users", "virshle-apply.service", "/var/lib/virshle/vm/UUID/seed.img"),
 ];

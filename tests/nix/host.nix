@@ -45,10 +45,12 @@ let
         };
     };
 
-  any = default: mkOption {
-    type = types.anything;
-    inherit default;
-  };
+  any =
+    default:
+    mkOption {
+      type = types.anything;
+      inherit default;
+    };
   list = mkOption {
     type = types.listOf types.anything;
     default = [ ];

@@ -9,7 +9,7 @@ use crate::trials;
 use crate::world::Outcome;
 
 pub fn trials() -> Vec<Trial> {
-    trials![each_with_its_remedy, nothing_else_is, a_switch_that_is_not_there]
+    trials![each_with_its_remedy, nothing_else_is, a_switch_that_is_not_there, what_the_types_do_not_hold]
 }
 
 /// The case, and of each of its messages what must be in it: what is wrong, and what to do.
@@ -84,6 +84,15 @@ fn a_switch_that_is_not_there() -> Outcome {
     assert!(warning.contains("`services.virshle.openvswitch.enable = true`"), "{warning}");
     for quiet in ["whole", "vhost", "merged", "off"] {
         assert_eq!(case(quiet)?["warnings"].as_array().map(Vec::len), Some(0), "{quiet}");
+    }
+    Ok(())
+}
+
+fn what_the_types_do_not_hold() -> Outcome {
+    let mistyped = evaluated()?["mistyped"].as_object().expect("hosts");
+    assert!(mistyped.len() >= 10, "{mistyped:?}");
+    for (name, taken) in mistyped {
+        assert_eq!(*taken, false, "{name}");
     }
     Ok(())
 }
