@@ -12,6 +12,7 @@ mod e2e;
 mod faults;
 mod firewall;
 mod fixtures;
+mod flake;
 mod golden;
 mod layering;
 mod lifecycle;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         nix::trials(),
         faults::trials(),
         firewall::trials(),
+        flake::trials(),
         relay::trials(),
         storm::trials(),
         systemd::trials(),
