@@ -51,6 +51,7 @@
         default = import ./nix/shell.nix { inherit pkgs; };
       });
 
-      formatter = eachSystem (pkgs: pkgs.nixfmt-tree);
+      # The one that tests/tools builds where there is no Nix.
+      formatter = eachSystem (pkgs: pkgs.nixfmt-tree.override { nixfmtPackage = pkgs.nixfmt-rs; });
     };
 }

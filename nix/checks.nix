@@ -42,7 +42,9 @@ in
   });
 
   rust-format = source "rust-format" [ pkgs.cargo pkgs.rustfmt ] "cargo fmt --check";
-  nix-format = source "nix-format" [ pkgs.nixfmt ] "find . -name '*.nix' -exec nixfmt --check {} +";
+  nix-format = source "nix-format" [
+    pkgs.nixfmt-rs
+  ] "find . -name '*.nix' -exec nixfmt --check {} +";
   nix-unused = source "nix-unused" [ pkgs.deadnix ] "deadnix --fail .";
 
   module-host = evaluated "module-host" [

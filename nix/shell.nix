@@ -43,6 +43,6 @@ pkgs.mkShell {
     # the Nix files
     deadnix
     nix
-    nixfmt
+    nixfmt-rs
   ];
 }

@@ -28,7 +28,7 @@ in
   packages = names self.packages;
   checks = names self.checks;
   devShells = names self.devShells;
-  formatter = lib.mapAttrs (_: formatter: formatter.name) self.formatter;
+  formatter = lib.mapAttrs (_: formatter: formatter.nixfmtPackage.name) self.formatter;
   nixosModules = lib.attrNames self.nixosModules;
   package = {
     inherit ((pc self.packages).default) pname version src;

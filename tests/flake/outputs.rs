@@ -57,7 +57,7 @@ fn every_output_is_there() -> Outcome {
     assert_eq!(flake["packages"], both(json!(["default"])));
     assert_eq!(flake["checks"], both(json!(checks)));
     assert_eq!(flake["devShells"], both(json!(["default"])));
-    assert_eq!(flake["formatter"], both(json!("nixfmt-tree")));
+    assert_eq!(flake["formatter"], both(json!("nixfmt-rs")));
     assert_eq!(flake["overlay"], json!(["virshle"]));
     assert_eq!(flake["nixosModules"], json!(["default", "guest"]));
     assert_eq!(flake["lib"], json!(["mkGuestImage"]));
@@ -108,9 +108,11 @@ fn the_checks_are_those_of_the_suite() -> Outcome {
         assert_eq!(commands[name]["tools"], json!(tools), "{name}");
     }
     // As in sources.rs.
-    for (name, command) in [("nix-format", "nixfmt --check"), ("nix-unused", "deadnix --fail")] {
+    for (name, command, tool) in
+        [("nix-format", "nixfmt --check", "nixfmt-rs"), ("nix-unused", "deadnix --fail", "deadnix")]
+    {
         assert!(commands[name]["command"].as_str().is_some_and(|text| text.contains(command)), "{commands:#}");
-        assert_eq!(commands[name]["tools"], json!([command.split(' ').next()]), "{name}");
+        assert_eq!(commands[name]["tools"], json!([tool]), "{name}");
     }
     Ok(())
 }

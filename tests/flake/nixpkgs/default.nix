@@ -43,6 +43,7 @@ let
     // {
       type = "derivation";
       outPath = "/nix/store/${arguments.name or arguments.pname}";
+      override = changed: derivation (arguments // changed);
       overrideAttrs = change: derivation (arguments // change arguments);
     };
   programs = genAttrs [
@@ -51,7 +52,7 @@ let
     "coreutils"
     "deadnix"
     "installShellFiles"
-    "nixfmt"
+    "nixfmt-rs"
     "nixfmt-tree"
     "rustfmt"
     "util-linux"
