@@ -4,12 +4,19 @@ use std::collections::BTreeSet;
 
 use libtest_mimic::Trial;
 
+use super::rendered::{named, world};
 use super::{case, evaluated};
 use crate::trials;
 use crate::world::Outcome;
 
 pub fn trials() -> Vec<Trial> {
-    trials![each_with_its_remedy, nothing_else_is, a_switch_that_is_not_there, what_the_types_do_not_hold]
+    trials![
+        each_with_its_remedy,
+        nothing_else_is,
+        v_refuses_it_too,
+        a_switch_that_is_not_there,
+        what_the_types_do_not_hold
+    ]
 }
 
 /// The case, and of each of its messages what must be in it: what is wrong, and what to do.
@@ -65,6 +72,18 @@ fn each_with_its_remedy() -> Outcome {
     let known: BTreeSet<_> = REFUSED.iter().map(|(name, _)| *name).collect();
     for name in evaluated()?["cases"].as_object().expect("cases").keys().filter(|name| name.starts_with("bad-")) {
         assert!(known.contains(name.as_str()), "`{name}` of cases.nix is in no row here");
+    }
+    Ok(())
+}
+
+/// What only the host knows; all else is a mistake for `v`, too: nothing is forbidden here that it would take.
+const OF_THE_HOST: [&str; 4] = ["bad-vhost", "bad-memory", "bad-hypervisor", "bad-member"];
+
+fn v_refuses_it_too() -> Outcome {
+    for (name, _) in REFUSED {
+        let check = world(&named(&case(name)?["settings"])).v(["config", "check"]);
+        let expected = if OF_THE_HOST.contains(&name) { 0 } else { 2 };
+        assert_eq!(check.code, Some(expected), "{name}: {}", check.stderr);
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ fn split(path: &str) -> Option<(&str, &str)> {
     path.strip_prefix("/nix/store/")?.split_once(':')
 }
 
-fn named(settings: &Value) -> Value {
+pub(super) fn named(settings: &Value) -> Value {
     let mut settings = settings.clone();
     for vm in settings.get_mut("vm").and_then(Value::as_array_mut).into_iter().flatten() {
         for path in vm.get_mut("user-data").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -42,7 +42,7 @@ fn named(settings: &Value) -> Value {
 }
 
 /// A world whose config is that, where nothing is run.
-fn world(settings: &Value) -> World {
+pub(super) fn world(settings: &Value) -> World {
     let world = World::new();
     world.config(&toml(settings));
     world

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::case;
 use crate::trials;
-use crate::world::Outcome;
+use crate::world::{Outcome, World, run, v};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -22,6 +23,12 @@ pub fn trials() -> Vec<Trial> {
         the_firewall_opens_what_is_served,
     ]
 }
+
+/// Where the package's program would be.
+const PROGRAM: &str = "/nix/store/virshle/bin/v";
+const VM: &str = "\
+    [[template.vm]]\nname = 'xs'\nvcpu = 1\nvram = 1\ndisk = [{ name = 'os', size = 1 }]\n\
+    [[vm]]\nname = 'a'\ntemplate = 'xs'\n";
 
 fn no_guest_ends_for_a_new_system() -> Outcome {
     let host = case("vhost")?;
@@ -74,6 +81,20 @@ fn what_would_change_is_printed() -> Outcome {
     assert!(text.contains("[ \"$NIXOS_ACTION\" = dry-activate ]"), "{text}");
     assert!(text.contains(&format!("/bin/v plan --config {config}")), "the new one, not the one in force: {text}");
     assert_eq!(case("other-user")?["activationScripts"], json!({}));
+
+    // As the system's activation runs it, with `v` and with files that are here.
+    let world = World::new();
+    let new = world.file("new.toml", VM);
+    let text = text.replace(config, new.to_str().expect("a path")).replace(PROGRAM, v().to_str().expect("a path"));
+    let activated = |action: &str| {
+        let mut shell = world.other("sh", ["-eu", "-c", &text]);
+        shell.env("NIXOS_ACTION", action);
+        run(shell, Duration::from_secs(60)).ok()
+    };
+    let plan = activated("dry-activate");
+    assert!(plan.stdout.contains("create"), "{plan:?}");
+    assert_eq!(activated("switch").stdout, "", "a switch applies, and does not plan");
+    world.assert_empty();
     Ok(())
 }
 
@@ -81,6 +102,22 @@ fn the_build_checks_the_config() -> Outcome {
     let script = case("whole")?["script"].as_str().expect("a script");
     let check = "/bin/v --root \"$PWD\" config check \"$rendered\"\n";
     assert!(script.contains(check), "{script}");
+
+    // As the builder runs it, in a folder of its own.
+    let world = World::new();
+    let (rendered, out) = (world.dir().join("rendered.toml"), world.dir().join("out.toml"));
+    let build = |text: &str| {
+        fs::write(&rendered, text).expect("a file");
+        let script = script.replace(PROGRAM, v().to_str().expect("a path"));
+        let mut shell = world.other("sh", ["-e", "-c", &script]);
+        shell.current_dir(world.home()).env_remove("VIRSHLE_ROOT").env("rendered", &rendered).env("out", &out);
+        run(shell, Duration::from_secs(60))
+    };
+    let wrong = build(&VM.replace("template = 'xs'", "template = 'xl'"));
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    assert!(wrong.stderr.contains("`xl`") && !out.exists(), "{wrong:?}");
+    build(VM).ok();
+    assert_eq!(fs::read_to_string(&out).expect("the config"), VM);
     Ok(())
 }
 
