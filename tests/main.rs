@@ -8,6 +8,7 @@
 
 mod cli;
 mod crash;
+mod declare;
 mod e2e;
 mod faults;
 mod firewall;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let trials = [
         cli::trials(),
         crash::trials(),
+        declare::trials(),
         golden::trials(),
         layering::trials(),
         lifecycle::trials(),

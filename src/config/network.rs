@@ -1,6 +1,7 @@
 //! What a `[[network]]` comes to: who keeps its bridge, what Virshle makes of it, and what its
 //! addresses are given from.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -100,6 +101,7 @@ impl Network {
             gateway,
             dns: gateway.map(Into::into).into_iter().collect(),
             pool: self.pool(net),
+            named: BTreeSet::new(),
             net6,
             gateway6: net6.zip(gateway).map(|(net6, gateway)| ip6_of(net, gateway, net6).addr()),
             domain: Some(self.domain().to_owned()),

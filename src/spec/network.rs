@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -110,6 +111,8 @@ pub struct Subnet {
     pub dns: Vec<IpAddr>,
     /// Left to guests that Virshle does not know: never given to a VM that did not ask for one of them.
     pub pool: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Those that VMs are declared with: never given to one that did not ask for it.
+    pub named: BTreeSet<Ipv4Addr>,
     /// A /64. A VM's address has the same number in it as its IPv4 address has in `net`.
     pub net6: Option<Ipv6Net>,
     pub gateway6: Option<Ipv6Addr>,
@@ -120,7 +123,8 @@ pub struct Subnet {
 impl Subnet {
     /// One of IPv4 alone, without a pool.
     pub fn new(network: Name, net: Ipv4Net, gateway: Option<Ipv4Addr>, dns: Vec<IpAddr>) -> Self {
-        Self { network, net, gateway, dns, pool: None, net6: None, gateway6: None, domain: None }
+        let named = BTreeSet::new();
+        Self { network, net, gateway, dns, pool: None, named, net6: None, gateway6: None, domain: None }
     }
 }
 

@@ -169,7 +169,7 @@ fn total(subnet: &Subnet) -> u64 {
     let (first, last) = hosts(subnet.net);
     let count = |first: Ipv4Addr, last: Ipv4Addr| u64::from(last.to_bits() - first.to_bits()) + 1;
     let pool = pool_of(subnet);
-    let others = subnet.gateway.into_iter().chain(subnet.dns.iter().filter_map(v4));
+    let others = subnet.gateway.into_iter().chain(subnet.dns.iter().filter_map(v4)).chain(subnet.named.iter().copied());
     let others: BTreeSet<Ipv4Addr> = others
         .filter(|ip| (first..=last).contains(ip) && !pool.is_some_and(|(first, last)| (first..=last).contains(ip)))
         .collect();
@@ -193,10 +193,11 @@ fn hosts(net: Ipv4Net) -> (Ipv4Addr, Ipv4Addr) {
     (Ipv4Addr::from_bits(network.to_bits() + 1), Ipv4Addr::from_bits(broadcast.to_bits() - 1))
 }
 
-/// Whether it is the gateway's, a name server's or the pool's.
+/// Whether it is the gateway's, a name server's, a declared VM's or the pool's.
 fn is_reserved(subnet: &Subnet, ip: Ipv4Addr) -> bool {
     subnet.gateway == Some(ip)
         || subnet.dns.contains(&IpAddr::V4(ip))
+        || subnet.named.contains(&ip)
         || subnet.pool.is_some_and(|(first, last)| (first..=last).contains(&ip))
 }
 
@@ -277,6 +278,7 @@ mod tests {
 
     #[test]
     fn the_pool_is_left_to_others() {
+        let named = ["10.0.0.2", "10.0.0.9"].map(|ip| ip.parse().unwrap()).into();
         let rows = [
             (pooled("10.0.0.0/28", None, &[], ("10.0.0.12", "10.0.0.14")), 11, "at the end"),
             (pooled("10.0.0.0/28", None, &[], ("10.0.0.1", "10.0.0.4")), 10, "at the beginning"),
@@ -285,6 +287,7 @@ mod tests {
             (pooled("10.0.0.0/28", None, &[], ("10.0.0.0", "10.0.0.15")), 0, "all of it"),
             (pooled("10.0.0.0/28", None, &[], ("10.1.0.0", "10.1.0.15")), 14, "another subnet's"),
             (pooled("10.0.0.0/28", Some("10.0.0.1"), &["10.0.0.13"], ("10.0.0.12", "10.0.0.14")), 10, "its dns in it"),
+            (Subnet { named, ..subnet("10.0.0.0/28", Some("10.0.0.1"), &[]) }, 11, "two that VMs are declared with"),
         ];
         for (subnet, expected, why) in rows {
             assert_eq!(total(&subnet), expected, "{why}");

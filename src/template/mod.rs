@@ -6,5 +6,5 @@ mod nics;
 mod user_data;
 
 pub use instantiate::{Identity, Overrides, Resolved, disks, find, instantiate};
-pub use nics::{PlannedNic, Settled, lay_over, nics};
+pub use nics::{PlannedNic, Settled, keep_named, lay_over, nics};
 pub use user_data::{Ssh, User, UserData};

@@ -135,6 +135,14 @@ fn refuse_foreign(net: &NetEntry, network: Option<&Network>, kept: bool, takes_f
         .hint(format!("name another `bridge` in the network, or remove `{key}`")))
 }
 
+/// Keeps for the VMs that the config declares what it names for them: nobody else is given that.
+pub fn keep_named(config: &Config, nics: &mut [PlannedNic]) {
+    for subnet in nics.iter_mut().filter_map(|nic| nic.subnet.as_mut()) {
+        let nets = config.vms.iter().flat_map(|vm| &vm.template.nets);
+        subnet.named.extend(nets.filter(|net| net.name == subnet.network).filter_map(|net| net.address));
+    }
+}
+
 /// Lays what a person asks for over the plan, and refuses what cannot be for so many VMs.
 pub fn lay_over(nics: &mut [PlannedNic], overrides: &Overrides, vms: u32) -> Result<()> {
     if let Some(address) = overrides.address {

@@ -48,6 +48,7 @@ pub fn create(
     let ovs = site.ovs(config);
     let mut nics = template::nics(config, template, &mut |network| settle(site, &mut store, network, &ovs))?;
     template::lay_over(&mut nics, &request.overrides, request.count)?;
+    template::keep_named(config, &mut nics);
     sweep(site, &mut store)?;
     make_private(&site.dirs.vms())?;
 

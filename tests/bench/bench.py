@@ -11,6 +11,7 @@ import fleet
 import ls
 import memory
 import networks
+import plan
 import start
 import startup
 from measure import Skip, Stop, first_line, find, mount_of, stop_on_signals
@@ -18,7 +19,7 @@ from stage import Stage
 
 PARTS = {"a": start.rows, "b": create.rows, "c": ls.rows, "d": memory.rows, "e": startup.rows,
          "f": fleet.rows_of_starts, "g": fleet.rows_of_a_stopped_one,
-         "h": networks.rows}
+         "h": networks.rows, "i": plan.rows}
 
 
 def options():

@@ -4,7 +4,7 @@
 //! The points are found by a run that traces them, and held against `points.txt`, so that a step
 //! that comes or goes is seen in a review. Each run in which one kills is a line of a table.
 
-mod left;
+pub mod left;
 mod matrix;
 mod verbs;
 

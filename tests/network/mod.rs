@@ -6,7 +6,7 @@ mod cycle;
 mod faults;
 mod guests;
 mod kill;
-mod lan;
+pub mod lan;
 
 use libtest_mimic::Trial;
 

@@ -240,14 +240,14 @@ impl Tally {
 }
 
 /// Splitmix64: the same seed gives the same choices, if not the same races.
-struct Random(AtomicU64);
+pub struct Random(AtomicU64);
 
 impl Random {
-    fn new(seed: u64, stream: u64) -> Self {
+    pub fn new(seed: u64, stream: u64) -> Self {
         Self(AtomicU64::new(seed << 8 | stream))
     }
 
-    fn below(&self, end: usize) -> usize {
+    pub fn below(&self, end: usize) -> usize {
         let mut word = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
         word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

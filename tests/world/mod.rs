@@ -241,7 +241,11 @@ impl Drop for World {
     /// Ends what the test left running, also when it failed half way.
     fn drop(&mut self) {
         if self.state().join("virshle.sqlite").is_file() {
-            let _ = run(self.command(["vm", "delete", "--force", "--all"]), Duration::from_secs(120));
+            let limit = Duration::from_secs(120);
+            if run(self.command(["vm", "delete", "--force", "--all"]), limit).code != Some(0) {
+                // One that is protected stays, and goes with the folder; it must not run on.
+                let _ = run(self.command(["vm", "stop", "--force", "--timeout", "0", "--all"]), limit);
+            }
         }
     }
 }

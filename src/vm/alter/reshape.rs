@@ -161,6 +161,7 @@ fn look(site: &Site, store: &mut Store, config: &Config, spec: &VmSpec, wish: Re
 fn planned(site: &Site, store: &mut Store, config: &Config, template: &Template, ovs: &Ovs) -> Result<Vec<PlannedNic>> {
     let mut nics = template::nics(config, template, &mut |network| settle(site, store, network, ovs))?;
     template::lay_over(&mut nics, &Overrides::default(), 1)?;
+    template::keep_named(config, &mut nics);
     check_networks(config, &nics, ovs)?;
     Ok(nics)
 }

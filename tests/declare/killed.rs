@@ -1,0 +1,181 @@
+//! `v apply` killed at every step that it comes to: the next one with the same words finishes it.
+//!
+//! The steps are found by a run that traces them. What a supervisor does for it, starts and stops, goes
+//! on without it; at any time of that it is killed in the storm.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+
+use super::same::{Essence, essences};
+use super::vm;
+use crate::crash::left;
+use crate::fixtures::payload::{self, Variant};
+use crate::lifecycle::{Stage, template};
+use crate::world::{Outcome, Run, World, exercised, run, trial};
+
+/// So many tests share the points.
+const PARTS: usize = 2;
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub fn trials() -> Vec<Trial> {
+    (0..PARTS)
+        .map(|part| {
+            let name = format!("declare::killed::at_every_point_of_an_apply [{}/{PARTS}]", part + 1);
+            trial(name, move || at_every_point(part))
+        })
+        .collect()
+}
+
+/// Two states, with everything between them that an apply can do: VMs come and go, run or do not,
+/// and have disks and NICs.
+pub struct Mixed {
+    before: String,
+    after: String,
+}
+
+/// What an apply needs to go from either of the two to the other.
+pub const WISHES: &[&str] = &["--restart", "--replace", "reshaped"];
+
+impl Mixed {
+    pub fn new(stage: &Stage) -> Self {
+        let world = &stage.world;
+        let kernel = payload::build(world.dir(), Variant::Button).expect("the payload is built");
+        let image = world.image("os.img", 1);
+        let told = world.file("told.yaml", "#cloud-config\nhostname: told\n");
+        let mut base = template("roomy", &kernel) + "stop-timeout = 10\n";
+        for (at, network) in ["lan", "dmz"].iter().enumerate() {
+            base += &format!("[[network]]\nname = \"{network}\"\ntype = \"bridge\"\nbridge = \"vt{at}\"\n");
+            base += &format!("subnet = \"10.{}.0.0/24\"\n", 44 + at);
+        }
+        base += &vm("same", "roomy", "");
+        let disks = |more: &str| format!("disk = [{{ name = \"os\", path = {image:?}{more} }}");
+        let before = vm("restarted", "roomy", "")
+            + &vm("reshaped", "roomy", &format!("running = false\nnet = [{{ name = \"lan\" }}]\n{}]", disks("")))
+            + &vm("goes", "roomy", &format!("on-remove = \"delete\"\n{}]", disks("")));
+        let after = vm("restarted", "roomy", "cmdline = \"quiet\"\nvcpu = 2\nlabels.role = \"front\"")
+            + &vm(
+                "reshaped",
+                "roomy",
+                &format!(
+                    "running = false\nvcpu = 2\nnet = [{{ name = \"lan\", address = \"10.44.0.77\" }}, {{ name = \"dmz\" }}]\n{}, {{ name = \"data\", size = \"1MiB\" }}]",
+                    disks(", size = \"2MiB\"")
+                ),
+            )
+            + &vm("comes", "roomy", &format!("on-remove = \"delete\"\nuser-data = {told:?}\n{}]", disks("")));
+        Self { before: base.clone() + &before, after: base + &after }
+    }
+
+    pub fn configure(&self, stage: &Stage, after: bool) {
+        stage.config(if after { &self.after } else { &self.before });
+    }
+
+    /// Its VMs: name, and whether it runs.
+    pub fn vms(after: bool) -> [(&'static str, bool); 4] {
+        let last = if after { "comes" } else { "goes" };
+        [("same", true), ("restarted", true), ("reshaped", false), (last, true)]
+    }
+
+    /// What there is once `after` is applied.
+    fn essences(&self, world: &World) -> Vec<Essence> {
+        essences(world, &self.after, &Self::vms(true).map(|(name, _)| (name.to_owned(), true))).0
+    }
+}
+
+fn at_every_point(part: usize) -> Outcome {
+    let mut stage = Stage::either()?;
+    stage.world.use_program(&crate::crash::program());
+    let world = &stage.world;
+    let mixed = Mixed::new(&stage);
+    prepare(&stage, &mixed);
+    let same = stage.pid("same", "hypervisor_pid");
+
+    mixed.configure(&stage, true);
+    let trace = world.dir().join("trace");
+    apply(world, &["--restart"], &[("VIRSHLE_FAILPOINT_TRACE", trace.as_os_str())]).ok();
+    let wanted = mixed.essences(world);
+    in_order(&stage).expect("without a crash");
+    let text = fs::read_to_string(&trace).expect("the trace");
+    // A point of a supervisor is in the matrix of the verbs.
+    let points: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("command\t")).collect();
+    for step in ["create/", "reshape/", "delete/"] {
+        assert!(points.iter().any(|point| point.starts_with(step)), "no {step} in {points:#?}");
+    }
+    let ours: Vec<&str> = points.iter().copied().skip(part).step_by(PARTS).collect();
+    assert!(ours.len() > 15, "{points:#?}");
+
+    let mut failed = Vec::new();
+    for point in &ours {
+        prepare(&stage, &mixed);
+        mixed.configure(&stage, true);
+        let cut = apply(world, &["--restart"], &[("VIRSHLE_FAILPOINT", OsStr::new(point))]);
+        let result = if cut.code.is_none() { finished(&stage) } else { Err("it was not reached".to_owned()) };
+        let result = result.and_then(|()| {
+            let now = mixed.essences(world);
+            let wrong: Vec<_> = now.iter().zip(&wanted).filter(|(now, wanted)| now != wanted).collect();
+            if wrong.is_empty() { Ok(()) } else { Err(format!("not as without a crash: {wrong:#?}")) }
+        });
+        if let Err(why) = result {
+            failed.push(format!("killed at {point}: {why}\nthe killed one: {}", cut.stderr));
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} points:\n{}", failed.len(), ours.len(), failed.join("\n"));
+    assert_eq!(stage.pid("same", "hypervisor_pid"), same, "what does not change runs on through all of it");
+    exercised("apply, killed", &format!("at {} of {} points ({}/{PARTS})", ours.len(), points.len(), part + 1));
+    Ok(())
+}
+
+/// All is as before, whatever there was.
+fn prepare(stage: &Stage, mixed: &Mixed) {
+    mixed.configure(stage, false);
+    let known = stage.world.ls().iter().any(|row| row["name"] == "reshaped");
+    stage.world.apply(if known { WISHES } else { &["--restart"] }).ok();
+    in_order(stage).expect("prepared");
+}
+
+fn apply(world: &World, flags: &[&str], env: &[(&str, &OsStr)]) -> Run {
+    let mut command = world.command([&["apply", "--yes"], flags].concat());
+    command.envs(env.iter().copied());
+    run(command, Duration::from_secs(120))
+}
+
+/// One more apply, as soon as what the killed one had begun is at its end: a supervisor lives on.
+fn finished(stage: &Stage) -> Result<(), String> {
+    let world = &stage.world;
+    let until = Instant::now() + LIMIT;
+    let moves = |row: &serde_json::Value| matches!(row["state"].as_str(), Some("starting" | "stopping" | "restarting"));
+    while world.ls().iter().any(moves) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let next = apply(world, &["--restart"], &[]);
+    if next.code != Some(0) {
+        return Err(format!("the next apply ends with {:?}: {}{}", next.code, next.stdout, next.stderr));
+    }
+    in_order(stage)
+}
+
+/// Settled, with nothing to repair and nothing left over.
+pub fn in_order(stage: &Stage) -> Result<(), String> {
+    let world = &stage.world;
+    let plan = world.plan(&[]);
+    if plan.code != Some(0) || !plan.rows.is_empty() {
+        return Err(format!("there is still to do: {:#?}", plan.lines()));
+    }
+    let repair = world.v(["repair", "--dry-run", "-o", "json"]).ok().stdout;
+    if repair.trim() != "[]" {
+        return Err(format!("there is still to repair: {repair}"));
+    }
+    let until = Instant::now() + LIMIT;
+    loop {
+        let found = left::over(world, None);
+        if found.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(found.join("; "));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
