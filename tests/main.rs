@@ -12,10 +12,12 @@ mod e2e;
 mod faults;
 mod firewall;
 mod fixtures;
+mod flake;
 mod golden;
 mod layering;
 mod lifecycle;
 mod network;
+mod nix;
 mod relay;
 mod storm;
 mod systemd;
@@ -39,8 +41,10 @@ fn main() -> ExitCode {
         layering::trials(),
         lifecycle::trials(),
         network::trials(),
+        nix::trials(),
         faults::trials(),
         firewall::trials(),
+        flake::trials(),
         relay::trials(),
         storm::trials(),
         systemd::trials(),

@@ -78,7 +78,6 @@ fn place(command: &Command) -> Place {
             | network::Command::Down(_)
             | network::Command::Repair(_),
         )
-        | Command::Plan(_)
         | Command::Apply(_)
         | Command::Events(_)
         | Command::Doctor(_)
@@ -86,6 +85,8 @@ fn place(command: &Command) -> Place {
         Command::SshConfig(_) => Place::Split,
         Command::Config(config::Command::Check(check)) if check.is_of_a_file() => Place::Caller,
         Command::Config(config::Command::Check(_)) => Place::Helper,
+        Command::Plan(plan) if plan.is_of_a_file() => Place::Caller,
+        Command::Plan(_) => Place::Helper,
         Command::Config(config::Command::Schema)
         | Command::Completions(_)
         | Command::Man(_)
@@ -299,6 +300,7 @@ mod tests {
             ("network up --all", true),
             ("network up --as-unit main", false),
             ("plan --restart --replace web -o json", true),
+            ("plan --config /root/secret", false),
             ("apply --yes --adopt web", true),
             ("doctor", true),
             ("vm ssh web", false),

@@ -1,6 +1,7 @@
 //! VMs as units of a real systemd, pid 1 of a container.
 
 mod guest;
+mod hardening;
 mod names;
 mod network;
 
@@ -20,6 +21,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub fn trials() -> Vec<Trial> {
     let mut trials = trials![a_vm_is_a_unit, vms_start_and_stop_with_the_host, a_replaced_program_keeps_the_guests];
     trials.extend(guest::trials());
+    trials.extend(hardening::trials());
     trials.extend(names::trials());
     trials.extend(network::trials());
     trials

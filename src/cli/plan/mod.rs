@@ -4,12 +4,15 @@ mod show;
 mod golden;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::complete;
 use super::ui::{Format, Ui};
-use crate::error::Result;
+use crate::config;
+use crate::error::{Error, Result};
 use crate::plan::{self, Wishes};
 use crate::spec::Name;
 use crate::vm::Site;
@@ -24,6 +27,9 @@ pub(super) use show::{Row, rows, table, talk};
 pub(super) struct Plan {
     #[command(flatten)]
     wished: Wished,
+    /// Compare with FILE in the place of the config file; the drop-ins are laid over it, too
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    config: Option<PathBuf>,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -52,8 +58,20 @@ impl From<Wished> for Wishes {
 }
 
 impl Plan {
+    pub(super) fn is_of_a_file(&self) -> bool {
+        self.config.is_some()
+    }
+
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<u8> {
-        let situation = plan::look(site, &site.config()?)?;
+        let config = match &self.config {
+            None => site.config()?,
+            Some(file) => {
+                let unreadable = |error| Error::usage(format!("cannot read `{}`", file.display())).source(error);
+                fs::metadata(file).map_err(unreadable)?;
+                config::load(file, &site.dirs.drop_ins())?
+            }
+        };
+        let situation = plan::look(site, &config)?;
         let plan = plan::compare(&situation, &self.wished.into())?;
         if !(plan.items.is_empty() && self.output == Format::Table) {
             ui.rows(self.output, &rows(&plan), table)?;

@@ -1,0 +1,24 @@
+{
+  description = "A host of virtual machines";
+
+  inputs = {
+    nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+    virshle = {
+      # Where this template came from.
+      url = "path:/path/to/virshle";
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
+  };
+
+  outputs =
+    { nixpkgs, virshle, ... }:
+    {
+      nixosConfigurations.host = nixpkgs.lib.nixosSystem {
+        specialArgs = { inherit virshle; };
+        modules = [
+          virshle.nixosModules.default
+          ./configuration.nix
+        ];
+      };
+    };
+}

@@ -1,0 +1,2 @@
+# What it is asked for.
+image: image // { outPath = "/nix/store/image"; }

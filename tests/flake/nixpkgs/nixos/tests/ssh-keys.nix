@@ -1,0 +1,4 @@
+_: {
+  snakeOilPrivateKey = "/nix/store/private-key";
+  snakeOilPublicKey = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBHHs root@example";
+}
