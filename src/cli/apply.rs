@@ -123,7 +123,7 @@ fn act(
     let told = |told: Told<'_>| match told {
         Told::Stopped(name, exit) => ui.say(stopped(name, &exit)),
         Told::Deleted(name) => ui.say(format!("deleted `{name}`")),
-        Told::Released(name) => ui.say(format!("let go of `{name}`: it is as if made by hand")),
+        Told::Released(name) => ui.say(format!("let go of `{name}`: the config declares it no more")),
         Told::Altered(name, fields) => ui.say(format!("changed `{name}`: {}", fields.join(", "))),
         Told::Restarted(name) => ui.say(format!("restarted `{name}`")),
         Told::Created(spec) => ui.say(created(spec)),

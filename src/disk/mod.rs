@@ -16,6 +16,7 @@ mod mime;
 mod rename_seed;
 mod seed;
 mod sparse;
+mod vendor;
 mod volume;
 
 pub use crate::host::{Progress, Quiet};

@@ -7,7 +7,7 @@ use fatfs::{FileSystem, FsOptions};
 use rustix::fs::{Gid, Uid, fchown};
 
 use super::seed::LABEL;
-use super::{cloud_init, volume};
+use super::{cloud_init, vendor, volume};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::NewFile;
 use crate::spec::{Name, Nic};
@@ -51,7 +51,7 @@ pub fn write_network(path: &Path, nics: &[Nic]) -> Result<()> {
     if changed == network_config {
         return Ok(());
     }
-    let vendor_data = cloud_init::vendor_data();
+    let vendor_data = vendor::vendor_data();
     let files = [
         ("meta-data", &*meta_data),
         ("user-data", &*user_data),

@@ -4,7 +4,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::mime::Part;
-use super::{cloud_init, volume};
+use super::{cloud_init, vendor, volume};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::NewFile;
 use crate::spec::{Name, Nic};
@@ -44,7 +44,7 @@ pub fn write_seed(path: &Path, seed: &Seed) -> Result<()> {
         ("meta-data", cloud_init::meta_data(seed)),
         ("user-data", user_data),
         ("network-config", cloud_init::network_config(&seed.nics)),
-        ("vendor-data", cloud_init::vendor_data()),
+        ("vendor-data", vendor::vendor_data()),
     ];
     let files = files.each_ref().map(|(name, content)| (*name, content.as_str()));
     let (id, ..) = seed.instance.as_fields();
@@ -108,7 +108,7 @@ pub(super) mod tests {
             ("meta-data", cloud_init::meta_data(seed)),
             ("user-data", cloud_init::user_data(seed).unwrap()),
             ("network-config", cloud_init::network_config(&seed.nics)),
-            ("vendor-data", cloud_init::vendor_data()),
+            ("vendor-data", vendor::vendor_data()),
         ]
     }
 

@@ -420,6 +420,34 @@ fn networks_on_one_bridge_do_not_meet() {
     });
 }
 
+#[test]
+fn a_guard_is_another_one_under_a_guest() {
+    const SYN: u8 = 2;
+    with_switch_beside(|switch, ovs| {
+        let lan = network("lan", None);
+        ovs.make_network(&lan).unwrap();
+        let mut guest = Guest::new(ovs, 5, &lan, rules(&["tcp/22"], &[]));
+        let other = Guest::new(ovs, 6, &lan, open());
+        let limited = Guard { rate: Some("1Mbit".parse().unwrap()), ..rules(&["tcp/22"], &[]) };
+        let steps = [
+            (rules(&["tcp/22"], &[]), [true, false], false),
+            (rules(&["tcp/80"], &[]), [false, true], false),
+            (Guard::default(), [true, true], false),
+            (limited, [true, false], true),
+            (rules(&[], &["tcp/22"]), [false, true], false),
+        ];
+        // Another port each time: what was let through once is known to the switch.
+        for (from, (guard, passes, metered)) in (6000..).zip(steps) {
+            guest.machine.nic.guard = Some(guard.clone());
+            guest.machine.driver().restore(&guest.machine.port(ovs), Path::new("/nowhere")).unwrap();
+            let frames = [22, 80]
+                .map(|port| ip_frame(other.mac(), guest.mac(), &tcp(other.ip(), guest.ip(), (from, port), SYN)));
+            assert_eq!(other.sends(&guest, &frames), passes, "{guard:?}");
+            assert_eq!(flows(switch, "dump-flows").contains("meter:"), metered, "{guard:?}");
+        }
+    });
+}
+
 /// Whether the host answers the guest's ARP.
 fn answers(guest: &Guest) -> bool {
     let give_up = Instant::now() + Duration::from_secs(3);

@@ -36,6 +36,28 @@ pub fn run(kind: Kind) -> Outcome {
     .map_err(Skip)
 }
 
+/// A start that meets a reshape which was cut short goes on with it, or takes it back.
+pub fn start_after_reshape(kind: Kind) -> Outcome {
+    let mut stage = Stage::new(kind)?;
+    stage.world.use_program(&super::program());
+    configure(&stage, None);
+    let apply = VERBS.last().expect("the verb that reshapes");
+    for (point, disks) in [("reshape/new disk data/after", 1), ("reshape/recorded/after", 2)] {
+        let env: [(&str, &OsStr); 1] = [("VIRSHLE_FAILPOINT", OsStr::new(point))];
+        prepare(&stage, apply, &env);
+        let cut = with_env(&stage, apply.args, &env);
+        assert_ne!(cut.code, Some(0), "{point}: it was killed");
+        stage.start("a");
+        let vm = left::observed(&stage.world).remove(0).record;
+        assert_eq!(vm.spec.disks.len(), disks, "{point}");
+        let data = stage.world.state().join("vm").join(vm.spec.uuid.to_string()).join("data.raw");
+        assert_eq!(data.exists(), disks == 2, "{point}");
+        settle(&stage, None).unwrap_or_else(|why| panic!("{point}: {why}"));
+    }
+    stage.world.v(["vm", "delete", "--force", "--all"]).ok();
+    Ok(())
+}
+
 /// Whether the VM has a program beside its hypervisor.
 fn has_passt() -> bool {
     Passt::find().program().is_ok()

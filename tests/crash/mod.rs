@@ -23,6 +23,8 @@ pub fn trials() -> Vec<Trial> {
     for kind in [Kind::Real, Kind::Fake] {
         let name = format!("crash::every_point_of_every_verb [{}]", kind.label());
         trials.push(trial(name, move || matrix::run(kind)));
+        let name = format!("crash::a_start_goes_on_with_a_reshape [{}]", kind.label());
+        trials.push(trial(name, move || matrix::start_after_reshape(kind)));
     }
     trials
 }

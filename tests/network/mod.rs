@@ -1,6 +1,7 @@
 //! Networks that this host keeps, with the real `ip`, `nft` and `dnsmasq`, each test in a network
 //! namespace of its own.
 
+mod alter;
 mod cycle;
 mod faults;
 mod guests;
@@ -10,5 +11,8 @@ mod lan;
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
-    [cycle::trials(), faults::trials(), guests::trials(), kill::trials()].into_iter().flatten().collect()
+    [alter::trials(), cycle::trials(), faults::trials(), guests::trials(), kill::trials()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -24,6 +24,7 @@ use crate::spec::{Boot, Disk, Link, Nic, Size, Switch, VmSpec};
 
 #[path = "../../../tests/fixtures/payload.rs"]
 mod payload;
+#[path = "resize_contract.rs"]
 mod resize;
 use payload::Variant;
 

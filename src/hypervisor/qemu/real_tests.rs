@@ -18,6 +18,7 @@ use crate::host::{ExitStatus, Gate, find_program};
 use crate::hypervisor::{Driver, Launch, Machine, MachineEvent, Vsock};
 use crate::spec::{Boot, Link, Size, VmSpec};
 
+#[path = "resize_tests.rs"]
 mod resize;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -45,6 +45,10 @@ impl Ovs {
         let cookie = flows::cookie(vm, number);
         let text = common(&layout, bridge) + &flows::guard(number, cookie, nic, guard);
         self.change_flows(bridge, &text)?;
+        // One that is there may have had a rate until now.
+        if guard.rate.is_none() && layout.port(port).is_some() {
+            self.unlimit(bridge, number);
+        }
         Ok(Some(number))
     }
 
@@ -58,6 +62,10 @@ impl Ovs {
             tracing::debug!(bridge, number, error = %error.chain().join(": "), "flows not removed");
             return;
         }
+        self.unlimit(bridge, number);
+    }
+
+    fn unlimit(&self, bridge: &str, number: u16) {
         for id in flows::meters(number) {
             // One that is not there is no failure.
             if let Err(error) = self.ofctl(bridge, &["del-meter"], &[&format!("meter={id}")], "") {

@@ -114,6 +114,9 @@ impl Apply<'_> {
         // As it was, if it cannot be changed: it ran, and is to run.
         let launch = self.launch(store, vm);
         let launch = launch.and_then(|launch| launch.map_or(Ok(()), |(_, starting)| starting.wait()));
+        if let (Err(_), Err(error)) = (&reshaped, &launch) {
+            (self.told)(Told::Failed(error));
+        }
         reshaped.and(launch)?;
         (self.told)(Told::Restarted(name));
         Ok(())

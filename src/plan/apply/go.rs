@@ -1,12 +1,14 @@
 //! What the config wants no more, or wants to rest.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::account::{Account, Fate};
 use super::{Apply, Told};
 use crate::error::{Error, Result};
 use crate::plan::{Change, Class, Work};
-use crate::spec::{Declared, Exit, Intent};
+use crate::spec::{Declared, Exit, Intent, Name};
 use crate::store::{Record, Store};
 use crate::vm::{self, Site, Stopped};
 
@@ -33,9 +35,9 @@ impl Apply<'_> {
             if !self.goes_on(account) {
                 continue;
             }
-            match store.get(vm) {
-                Ok(Some(record)) if record.state.is_live() => stops.push((account, record, end)),
-                Ok(_) => {}
+            match lives(self.site, store, vm) {
+                Ok(Some(record)) => stops.push((account, record, end)),
+                Ok(None) => {}
                 Err(error) => self.fail(account, |_| true, error),
             }
         }
@@ -52,7 +54,9 @@ impl Apply<'_> {
                 let ended = thread.join().unwrap_or_else(|_| Err(Error::failed("a thread ended in a panic")));
                 match ended {
                     Ok(exit) => {
-                        (self.told)(Told::Stopped(&account.item.vm, exit));
+                        if let Some(exit) = exit {
+                            (self.told)(Told::Stopped(&account.item.vm, exit));
+                        }
                         account.settle(is_stop, &Fate::Done);
                     }
                     Err(error) => self.fail(account, |_| true, error),
@@ -106,7 +110,15 @@ fn is_stop(change: &Change) -> bool {
     change.class == Class::Stop
 }
 
-fn end_one(site: &Site, record: Record, end: End) -> Result<Exit> {
+/// The VM's record, if it runs or is about to.
+fn lives(site: &Site, store: &Store, vm: Uuid) -> Result<Option<Record>> {
+    let Some(record) = store.get(vm)? else { return Ok(None) };
+    let observed = vm::observe(site, record)?;
+    Ok(observed.state.is_live().then_some(observed.record))
+}
+
+/// `None`: it ended by itself, just before.
+fn end_one(site: &Site, record: Record, end: End) -> Result<Option<Exit>> {
     // A connection of its own: it waits as long as the guest does.
     let mut store = site.store()?;
     let (vm, name, timeout) = (record.spec.uuid, record.spec.name.clone(), record.spec.policy.stop_timeout());
@@ -114,16 +126,19 @@ fn end_one(site: &Site, record: Record, end: End) -> Result<Exit> {
     if end == End::ForGood {
         vm::check_unprotected(&record)?;
     }
-    let stopped = vm::stop(site, &mut store, record, timeout, Intent::Stop);
-    match (stopped, end) {
-        (Ok(Stopped::Ended(exit)), _) => Ok(exit),
-        (Ok(Stopped::StillRunning) | Err(_), End::ForGood) => vm::force_stop(site, &mut store, vm, Intent::Delete),
-        (Ok(Stopped::StillRunning), End::InOrder) => Err(still_running(&name, timeout)),
-        (Err(error), End::InOrder) => Err(error),
+    let error = match vm::stop(site, &mut store, record, timeout, Intent::Stop) {
+        Ok(Stopped::Ended(exit)) => return Ok(Some(exit)),
+        Ok(Stopped::StillRunning) => still_running(&name, timeout),
+        Err(error) => error,
+    };
+    match end {
+        _ if lives(site, &store, vm)?.is_none() => Ok(None),
+        End::ForGood => vm::force_stop(site, &mut store, vm, Intent::Delete).map(Some),
+        End::InOrder => Err(error),
     }
 }
 
-pub(super) fn still_running(name: &crate::spec::Name, timeout: std::time::Duration) -> Error {
+pub(super) fn still_running(name: &Name, timeout: Duration) -> Error {
     Error::failed(format!("`{name}` has not shut down in {} s", timeout.as_secs())).hint(format!(
         "give it longer with `stop-timeout`, or cut its power with `v vm stop --force --timeout 0 {name}`"
     ))

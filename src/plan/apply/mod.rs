@@ -18,6 +18,8 @@ mod alter;
 mod go;
 mod make;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -89,21 +91,14 @@ impl Apply<'_> {
     }
 
     /// Does what stands behind some changes, if one of them is due, and notes what became of them.
-    fn attempt(
-        &self,
-        account: &mut Account<'_>,
-        which: impl Fn(&Change) -> bool,
-        work: impl FnOnce() -> Result<()>,
-    ) -> bool {
+    fn attempt(&self, account: &mut Account<'_>, which: impl Fn(&Change) -> bool, work: impl FnOnce() -> Result<()>) {
         if !account.is_due(&which) {
-            return true;
+            return;
         }
-        let done = work();
-        match done {
+        match work() {
             Ok(()) => account.settle(which, &Fate::Done),
             Err(error) => self.fail(account, which, error),
         }
-        !account.has_failed()
     }
 
     /// Tells of a failure, and notes it for all that it keeps from being done.

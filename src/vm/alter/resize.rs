@@ -35,7 +35,10 @@ pub fn check_resize(spec: &VmSpec, vcpu: Option<u32>, vram: Option<Size>) -> Res
     }
     if let Some(vram) = vram.filter(|vram| *vram != spec.vram) {
         let (has, most, step) = (spec.vram, spec.most_vram(), VmSpec::MEMORY_STEP);
-        if !can.memory || vram < has {
+        if !can.memory {
+            return Err(refused(format!("under {} a guest is given its memory when it starts", spec.hypervisor)));
+        }
+        if vram < has {
             return Err(refused(format!("it has {has} of memory, and none can be taken from it while it runs")));
         }
         if vram > most {

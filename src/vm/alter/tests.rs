@@ -11,7 +11,7 @@ use crate::config::{Config, Template};
 use crate::disk::{self, Seed};
 use crate::error::{Kind, Result};
 use crate::host::{Handle, Lock};
-use crate::spec::{Boot, Event, Progress, Size, Verb, VmSpec};
+use crate::spec::{Boot, Event, HypervisorKind, Progress, Size, Verb, VmSpec};
 use crate::store::{Record, Store};
 use crate::template::UserData;
 use crate::vm::Site;
@@ -22,7 +22,7 @@ const OS: &str = "[[disk]]\nname = 'os'\nsize = '1MiB'\n";
 const DATA: &str = "[[disk]]\nname = 'data'\nsize = '2MiB'\n";
 
 struct World {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     site: Site,
     store: Store,
     config: Config,
@@ -56,7 +56,7 @@ impl World {
                 Ok(())
             })
             .unwrap();
-        let mut world = Self { _dir: dir, site, store, config, vm };
+        let mut world = Self { dir, site, store, config, vm };
         world.reshape(OS).unwrap();
         fs::write(world.file("os.raw"), vec![7; 1 << 20]).unwrap();
         world
@@ -270,4 +270,41 @@ fn one_that_was_killed_after_the_record_is_finished() {
             assert_eq!(world.told()["ethernets"].as_object().unwrap().len(), 1, "{step}");
         }
     }
+}
+
+#[test]
+fn uefi_variables_are_the_vms_own_until_another_firmware_comes() {
+    let mut world = World::new();
+    world
+        .store
+        .update(world.vm, |record| {
+            record.spec.hypervisor = HypervisorKind::Qemu;
+            Ok(())
+        })
+        .unwrap();
+    let dir = world.dir.path().to_owned();
+    for name in ["code.fd", "one.fd", "two.fd"] {
+        // In whole blocks.
+        fs::write(dir.join(name), format!("{name:4096}")).unwrap();
+    }
+    let bios = format!("{}{OS}", TEMPLATE.replace("kernel = '/kernel'\n", ""));
+    let variables = |world: &World| fs::read_to_string(world.file(VmSpec::EFI_VARS)).unwrap().trim_end().to_owned();
+    world.config.node.qemu.firmware = Some(dir.join("code.fd"));
+    world.config.node.qemu.vars = Some(dir.join("one.fd"));
+    let spec = world.become_like(&bios).unwrap();
+    let vars = Some(dir.join("one.fd"));
+    assert_eq!(spec.boot, Boot::Firmware { code: dir.join("code.fd"), vars });
+    assert_eq!(variables(&world), "one.fd");
+
+    // What the guest wrote stays, and which firmware it is too.
+    fs::write(world.file(VmSpec::EFI_VARS), "its own").unwrap();
+    world.config.node.qemu.vars = Some(dir.join("two.fd"));
+    assert_eq!(world.become_like(&bios).unwrap(), spec);
+    assert_eq!(variables(&world), "its own");
+    assert_eq!(world.files(), ["efivars.fd", "os.raw", "seed.img"]);
+
+    world.reshape(OS).unwrap();
+    let spec = world.become_like(&bios).unwrap();
+    assert!(matches!(spec.boot, Boot::Firmware { vars: Some(vars), .. } if vars.ends_with("two.fd")));
+    assert_eq!(variables(&world), "two.fd", "another one by now");
 }
