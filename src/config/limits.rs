@@ -49,9 +49,10 @@ pub fn check_vcpu_max(vcpu: u32, max: u32) -> Result<(), String> {
 pub fn check_vram_max(vram: Size, max: Size) -> Result<(), String> {
     check_vram(max)?;
     let step = VmSpec::MEMORY_STEP;
-    let more = max.bytes().saturating_sub(vram.bytes());
-    if more == 0 || !more.is_multiple_of(step.bytes()) {
-        return Err(format!("is {max}, and must be more than the `vram` of {vram} by a multiple of {step}"));
+    // None more: a guest that has come to all of it.
+    let more = max.bytes().checked_sub(vram.bytes());
+    if !more.is_some_and(|more| more.is_multiple_of(step.bytes())) {
+        return Err(format!("is {max}, and must be the `vram` of {vram}, or more by a multiple of {step}"));
     }
     Ok(())
 }
@@ -84,7 +85,7 @@ mod tests {
             assert_eq!(check_vcpu_max(vcpu, max).is_ok(), fits, "{vcpu} {max}");
         }
         let rows = [
-            (Size::gib(2), Size::gib(2), false),
+            (Size::gib(2), Size::gib(2), true),
             (Size::gib(2), Size::gib(1), false),
             (Size::gib(2), Size::mib(2048 + 64), false),
             (Size::gib(2), Size::mib(2048 + 128), true),

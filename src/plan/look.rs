@@ -113,3 +113,83 @@ fn size(file: &Path) -> Result<Option<Size>> {
         Err(error) => Err(Error::failed(format!("cannot look at `{}`", file.display())).source(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::config::of_text;
+    use crate::host::{self, Dirs, Handle};
+    use crate::spec::{Disk, Event};
+    use crate::store::Draft;
+
+    const CONFIG: &str = "
+        vm = [{ name = 'half', template = 'xs' }, { name = 'busy', template = 'xs' }, { name = 'web', template = 'xs' }]
+        [[template.vm]]
+        name = 'xs'
+        vcpu = 1
+        vram = 1
+        disk = [{ name = 'os', size = 1 }, { name = 'data', size = 1 }]
+    ";
+
+    fn draft(name: &str, declared: Option<Declared>) -> Draft {
+        Draft { uuid: Uuid::new_v4(), name: Some(name.parse().unwrap()), nics: Vec::new(), declared }
+    }
+
+    fn reserve(store: &mut Store, draft: &Draft, owner: Handle) {
+        let disk = |name: &str| Disk { name: name.parse().unwrap(), source: None, size: None, readonly: false };
+        let mut build = |reserved: &crate::store::Reserved| {
+            let (number, name) = (reserved.number, reserved.name.clone());
+            let disks = vec![disk("os"), disk("data")];
+            Ok(VmSpec { number, name, disks, seed: true, ..VmSpec::sample(reserved.uuid) })
+        };
+        store.reserve(std::slice::from_ref(draft), owner, &mut || "any".parse().unwrap(), &mut build).unwrap();
+    }
+
+    #[test]
+    fn where_nothing_ever_was_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = Site::new(Dirs::find(Some(dir.path())).unwrap());
+        assert!(look(&site, &of_text(CONFIG).unwrap()).unwrap().seen.is_empty());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn who_is_at_work_and_what_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = Site::new(Dirs::find(Some(dir.path())).unwrap());
+        let mut store = site.store().unwrap();
+        let us = Handle::current().unwrap();
+        let gone = Handle { start_time: us.start_time + 1, ..us };
+        let declared = || Some(Declared::default());
+        reserve(&mut store, &draft("half", declared()), gone);
+        reserve(&mut store, &draft("busy", declared()), us);
+        let made = ["web", "lab", "old", "kept"].map(|name| {
+            let removed = Some(Declared { removed: name == "old", ..Declared::default() });
+            let draft = draft(name, removed.filter(|_| !matches!(name, "web" | "lab")));
+            reserve(&mut store, &draft, us);
+            draft.uuid
+        });
+        store
+            .update_all(&made, |record| {
+                record.owner = None;
+                Ok(record.apply(&Event::Created)?)
+            })
+            .unwrap();
+        let folder = site.dirs.vm(made[0]);
+        host::make_private(&folder).unwrap();
+        std::fs::write(folder.join("os.raw"), [0; 512]).unwrap();
+
+        let situation = look(&site, &of_text(CONFIG).unwrap()).unwrap();
+        let seen: Vec<_> = situation.seen.iter().map(|seen| (seen.record.spec.name.as_str(), seen.busy)).collect();
+        assert_eq!(seen, [("half", false), ("busy", true), ("web", false), ("kept", false)]);
+        let abandoned: Vec<_> = situation.seen.iter().map(Seen::is_abandoned).collect();
+        assert_eq!(abandoned, [true, false, false, false]);
+        let web = &situation.seen[2];
+        let sizes: Vec<_> = web.disks.iter().map(|(name, size)| (name.as_str(), *size)).collect();
+        assert_eq!(sizes, [("data", None), ("os", Some(Size::from_bytes(512)))]);
+        assert!(!web.seed);
+        assert_eq!(situation.user_data[&web.record.spec.name], Ok(None));
+    }
+}

@@ -4,7 +4,7 @@ use super::steps::{Step, opening, run_all};
 use super::{Site, force_stop, networks, reconcile, unit};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::Handle;
-use crate::spec::{Event, Intent, Progress, Verb, VmSpec};
+use crate::spec::{Event, Intent, Progress, State, Verb, VmSpec};
 use crate::store::{Record, Store};
 
 /// Removes a VM, its disks and its addresses. A running one is refused unless `force`, which cuts
@@ -46,7 +46,9 @@ pub fn delete(site: &Site, store: &mut Store, record: Record, force: bool) -> Re
 /// Refused as long as somebody wants it kept.
 pub fn check_unprotected(record: &Record) -> Result<()> {
     let name = &record.spec.name;
-    match record.spec.policy.protect {
+    // What is half made, or half gone, is nobody's yet, or no more.
+    let is_there = !matches!(record.state, State::Creating | State::Deleting);
+    match record.spec.policy.protect && is_there {
         true => Err(Error::refused(format!("cannot delete `{name}`: it is protected"))
             .hint(format!("`v vm protect --off {name}` lets it be deleted"))),
         false => Ok(()),

@@ -1,3 +1,5 @@
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -11,6 +13,21 @@ use crate::world::{Outcome, eventually, exercised, need_root, v};
 
 pub fn trials() -> Vec<Trial> {
     trials![an_ordinary_user_reaches_a_guest]
+}
+
+/// One that nobody listens at, at this moment.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// What who listens there says first.
+fn banner(port: u16) -> String {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("a line");
+    line
 }
 
 /// `nobody`: no privileges at all, no group, no /dev/kvm.
@@ -114,11 +131,36 @@ fn an_ordinary_user_reaches_a_guest() -> Outcome {
     }
     assert_eq!(said("cat /etc/odd"), ODD, "a later boot finds the same seed and the same disk");
 
+    // A port leads to it while it runs.
+    let port = free_port();
+    let declared = format!(
+        "{}[[vm]]\nname = \"renamed\"\ntemplate = \"xs\"\n\
+         [[vm.net]]\nname = \"slirp\"\nports = [\"127.0.0.1:{port}:22\"]\n",
+        std::fs::read_to_string(world.config_file()).expect("the config")
+    );
+    world.config(&declared);
+    let process = world.info("renamed")["hypervisor_pid"].clone();
+    world.v(["apply", "--yes", "--adopt", "renamed"]).ok();
+    assert_eq!(world.info("renamed")["hypervisor_pid"], process, "in the same run");
+    assert!(banner(port).starts_with("SSH-2.0-"), "it leads to the guest");
+
     // From inside.
     drop(stage.ssh("renamed", "sudo systemctl poweroff"));
     world.v(["vm", "wait", "renamed", "--for", "stopped", "--timeout", "120"]).ok();
     assert_eq!(world.row("renamed")["last_exit"]["reason"], "powered-off");
     assert_eq!(world.state_of("renamed"), "stopped");
+
+    // One more NIC, which the guest learns of at its next boot.
+    world.config(&format!("{declared}[[vm.net]]\nname = \"slirp\"\ntype = \"user\"\n"));
+    world.v(["apply", "--yes"]).ok();
+    world.v(["vm", "wait", "renamed", "--timeout", BOOT]).ok();
+    let addresses = || said("ip -o -4 address show scope global");
+    eventually("both NICs are configured", Duration::from_secs(60), || {
+        ["10.0.2.15/", "10.0.3.15/"].iter().all(|address| addresses().contains(address))
+    });
+    assert_eq!(said("sudo ls /var/lib/cloud/instances | wc -l"), "1", "still the same instance");
+    assert!(banner(port).starts_with("SSH-2.0-"), "the port leads there by now from the start");
+    world.v(["vm", "stop", "renamed", "--timeout", "120"]).ok();
     let log = world.v(["vm", "log", "renamed"]).ok().stdout;
     assert!(!log.is_empty(), "its console was kept");
     world.v(["vm", "delete", "renamed"]).ok();

@@ -10,7 +10,7 @@ use crate::trials;
 use crate::world::{Outcome, run};
 
 pub fn trials() -> Vec<Trial> {
-    trials![what_the_caller_may_read_is_read, what_the_caller_may_not_read_is_not]
+    trials![what_the_caller_may_read_is_read, what_the_caller_may_not_read_is_not, what_a_member_applies]
 }
 
 /// The text of a VM's first-boot volume, with what its MIME parts hold behind it.
@@ -107,6 +107,29 @@ fn what_the_caller_may_not_read_is_not() -> Outcome {
     assert!(!seed(&club, "web").contains("root:"));
     // A config file of the caller's is checked by the caller.
     club.v(["config", "check", "/etc/shadow"]).fails(2, &["Permission denied"]);
+    club.v(["vm", "delete", "web"]).ok();
+    club.world().assert_empty();
+    club.close();
+    Ok(())
+}
+
+/// A guest that the config tells nothing gets the member's own keys, and not root's.
+fn what_a_member_applies() -> Outcome {
+    let club = Club::new()?;
+    file(&club, ".ssh/id.pub", "ssh-ed25519 AAAAmember member@here\n", MEMBER);
+    let config = fs::read_to_string(club.world().config_file()).expect("the config");
+    let declared = format!("{config}\n[[vm]]\nname = \"web\"\ntemplate = \"halt\"\nrunning = false\n");
+    club.world().config(&declared);
+    club.v(["plan"]).fails(10, &["1 VM to create"]);
+    let applied = club.v(["apply", "--yes"]).ok();
+    assert!(applied.stderr.contains("created `web`"), "{applied:?}");
+    let text = seed(&club, "web");
+    assert!(text.contains("AAAAmember"), "{text}");
+    assert_eq!(club.v(["apply", "--yes"]).ok().stderr, "nothing to do\n");
+    club.v(["vm", "protect", "web"]).ok();
+    club.v(["vm", "delete", "web"]).fails(4, &["protected"]);
+    assert!(club.v(["vm", "export", "web"]).ok().stdout.contains("template = \"halt\""));
+    club.v(["vm", "protect", "--off", "web"]).ok();
     club.v(["vm", "delete", "web"]).ok();
     club.world().assert_empty();
     club.close();

@@ -149,8 +149,8 @@ mod tests {
             ),
             (vm("vcpu = 1", "vcpu = 1, vcpu-max = 256"), "`template.vm[0].vcpu-max` must be from 1 to 255", ""),
             (
-                vm("vram = 2", "vram = 2, vram-max = 2"),
-                "`template.vm[0].vram-max` is 2GiB, and must be more than the `vram` of 2GiB by a multiple of 128MiB",
+                vm("vram = 2", "vram = 2, vram-max = 1"),
+                "`template.vm[0].vram-max` is 1GiB, and must be the `vram` of 2GiB, or more by a multiple of 128MiB",
                 "",
             ),
             (vm("vram = 2", "vram = 2, vram-max = '2100M'"), "`template.vm[0].vram-max` is 2100MiB, and must", ""),

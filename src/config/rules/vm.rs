@@ -200,11 +200,11 @@ mod tests {
             (vm("vcpu-max = 300"), "`vm[0].vcpu-max` must be from 1 to 255, not `300`", ""),
             (vm("vram = '15M'"), "`vm[0].vram` must be from 16MiB", ""),
             (
-                vm("vram-max = 2"),
-                "`vm[0].vram-max` is 2GiB, and must be more than the `vram` of 2GiB by a multiple of 128MiB",
+                vm("vram-max = 1"),
+                "`vm[0].vram-max` is 1GiB, and must be the `vram` of 2GiB, or more by a multiple of 128MiB",
                 "",
             ),
-            (vm("vram-max = '2100M'"), "by a multiple of 128MiB", ""),
+            (vm("vram-max = '2100M'"), "or more by a multiple of 128MiB", ""),
             (vm("stop-timeout = 0"), "`vm[0].stop-timeout` must be from 1", ""),
             (vm("autostart-delay = 100000"), "`vm[0].autostart-delay` must be at most", ""),
             (

@@ -9,7 +9,7 @@ use proptest::sample::{select, subsequence};
 use crate::config::{Config, DeclaredVm, Running, Template, of_text};
 use crate::plan::model::Model;
 use crate::plan::{Class, Need, Wishes};
-use crate::spec::{Name, OnRemove, VmSpec};
+use crate::spec::{Mac, Name, OnRemove, VmSpec};
 
 const NETWORKS: &str = r#"
 [[network]]
@@ -127,11 +127,12 @@ fn made(entry: &DeclaredVm) -> Model {
     model
 }
 
-/// Without what only its past decides: an address that nobody asked for, a size that nobody says.
+/// Without what only its past decides: addresses and MACs that nobody asks for, a size that nobody says.
 fn settled(model: &mut Model, entry: &DeclaredVm) -> VmSpec {
     let mut spec = model.seen("web").record.spec.clone();
     for (nic, net) in spec.nics.iter_mut().zip(&entry.template.nets) {
         nic.address = nic.address.take().filter(|_| net.address.is_some());
+        nic.mac = net.mac.unwrap_or(Mac::of(spec.uuid, nic.index));
     }
     for (disk, entry) in spec.disks.iter_mut().zip(&entry.template.disks) {
         disk.size = disk.size.filter(|_| entry.size.is_some());

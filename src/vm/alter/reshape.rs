@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -9,7 +10,7 @@ use super::{files, live};
 use crate::config::{Config, Template};
 use crate::disk::{self, Quiet};
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{Cancel, Handle, Lock, LockError};
+use crate::host::{self, Cancel, Handle, Lock, LockError};
 use crate::network::ovs::Ovs;
 use crate::spec::{Boot, Disk, Name, Progress, Refusal, Verb, VmSpec};
 use crate::store::{Given, Record, Store, Wanted};
@@ -37,9 +38,10 @@ pub fn reshape(site: &Site, store: &mut Store, config: &Config, vm: Uuid, wish: 
     };
     let name = record.spec.name.clone();
     let failed = |error: Error| error.context(format!("cannot change `{name}`"));
-    reconcile(site, store, record).map_err(failed)?;
+    let observed = reconcile(site, store, record).map_err(failed)?;
+    let patience = if observed.state.is_live() { Duration::ZERO } else { PATIENCE };
     // No supervisor begins before this ends.
-    let _lock = hold(site, vm).map_err(failed)?;
+    let _lock = hold(site, vm, patience).map_err(failed)?;
     finish_held(site, store, vm)?;
     rename::finish(site, store, vm)?;
     let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
@@ -59,12 +61,20 @@ pub fn reshape(site: &Site, store: &mut Store, config: &Config, vm: Uuid, wish: 
     Ok(spec)
 }
 
-fn hold(site: &Site, vm: Uuid) -> Result<Lock> {
+/// How long a lock that is about to be given back is waited for: its supervisor may just have recorded the
+/// end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn hold(site: &Site, vm: Uuid, patience: Duration) -> Result<Lock> {
     let path = site.lock(vm);
-    match Lock::try_take(&path) {
-        Ok(lock) => Ok(lock),
-        Err(LockError::Held) => Err(Error::refused("it runs, or another command is at work on it")),
-        Err(LockError::Io(error)) => Err(error).or_failed(|| format!("cannot lock `{}`", path.display())),
+    let until = Instant::now() + patience;
+    loop {
+        match Lock::try_take(&path) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held) if Instant::now() < until => host::pause(Duration::from_millis(10)),
+            Err(LockError::Held) => return Err(Error::refused("it runs, or another command is at work on it")),
+            Err(LockError::Io(error)) => return Err(error).or_failed(|| format!("cannot lock `{}`", path.display())),
+        }
     }
 }
 
