@@ -174,12 +174,12 @@ fn printed(case: &Case) -> (String, String) {
     };
     let mut stdout = String::new();
     if !plan.items.is_empty() {
-        stdout = rendered(Format::Table, &rows(&plan), table, false).unwrap() + "\n";
+        stdout = rendered(Format::Table, &rows(&plan), |rows| table(rows, false), false).unwrap() + "\n";
     }
     let stderr: String = talk(&plan).iter().map(|line| format!("{line}\n")).collect();
     let text =
         format!("{}\n--- stdout\n{stdout}--- stderr\n{stderr}--- exit code {}\n", case.command(), exit_code(&plan));
-    (text, rendered(Format::Json, &rows(&plan), table, false).unwrap() + "\n")
+    (text, rendered(Format::Json, &rows(&plan), |rows| table(rows, false), false).unwrap() + "\n")
 }
 
 #[test]

@@ -7,6 +7,8 @@ use crate::error::Result;
 use crate::vm::{self, Site};
 
 /// Keep VMs from being deleted
+///
+/// Of a VM that the config declares, `protect` there has the last word, with the next `v apply`.
 #[derive(Debug, Args)]
 pub(crate) struct Protect {
     #[command(flatten)]
