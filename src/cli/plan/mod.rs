@@ -3,6 +3,8 @@ mod show;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod page;
 
 use std::collections::BTreeSet;
 use std::fs;
