@@ -1,4 +1,4 @@
-//! public/declared.md, held against the grammar and against every golden plan.
+//! The pages of public/, held against the grammar and against every golden plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,8 +13,8 @@ fn file(name: &str) -> String {
 }
 
 /// The first two cells of each row of the table below a heading.
-fn table(heading: &str) -> Vec<(String, String)> {
-    let page = file("declared.md");
+fn table(page: &str, heading: &str) -> Vec<(String, String)> {
+    let page = file(page);
     let below = page.split(&format!("## {heading}\n")).nth(1).unwrap_or_default();
     let section = below.split("\n## ").next().unwrap_or_default();
     let rows = section.lines().filter_map(|line| {
@@ -25,14 +25,20 @@ fn table(heading: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_page_has_every_key() {
+fn the_pages_have_every_key() {
     let schema: serde_json::Value = serde_json::from_str(&file("config.schema.json")).unwrap();
-    let vm = schema["$defs"]["VmEntry"]["properties"].as_object().expect("the keys of `[[vm]]`");
-    let keys: BTreeSet<&str> = vm.keys().map(String::as_str).collect();
-    let rows = table("Keys");
-    let written: BTreeSet<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
-    assert_eq!(written, keys);
-    assert_eq!(rows.len(), keys.len(), "a key twice");
+    for (page, heading, entry) in [
+        ("declared.md", "Keys", "VmEntry"),
+        ("networks.md", "Networks", "Network"),
+        ("networks.md", "NICs", "NetEntry"),
+    ] {
+        let properties = schema["$defs"][entry]["properties"].as_object().expect(entry);
+        let keys: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
+        let rows = table(page, heading);
+        let written: BTreeSet<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(written, keys, "{page}");
+        assert_eq!(rows.len(), keys.len(), "{page}: a key twice");
+    }
 }
 
 /// What a change costs a VM that runs, and what makes and ends one.
@@ -57,7 +63,7 @@ fn the_page_has_the_class_of_every_field() {
     let words = |classes: &BTreeSet<Class>| classes.iter().map(Class::to_string).collect::<Vec<_>>().join(", ");
     let expected: BTreeMap<String, String> =
         expected.iter().map(|(field, classes)| (field.clone(), words(classes))).collect();
-    let rows = table("Fields");
+    let rows = table("declared.md", "Fields");
     let count = rows.len();
     let written: BTreeMap<String, String> = rows.into_iter().collect();
     assert_eq!(written, expected);
