@@ -32,7 +32,7 @@ pub(super) struct Apply {
     output: Format,
     /// The caller's name and keys, when this process runs for another one.
     #[arg(skip)]
-    enclosed: Option<Enclosed>,
+    enclosed: Option<Vec<u8>>,
 }
 
 /// One line of the plan, and what has become of it.
@@ -52,10 +52,10 @@ impl Apply {
         Enclosed::new(users, parts).to_bytes()
     }
 
-    /// From now on none of the caller's files is opened: what they hold is here.
-    pub(super) fn take_enclosed(&mut self, bytes: &[u8]) -> Result<()> {
-        self.enclosed = Some(Enclosed::from_bytes(bytes)?);
-        Ok(())
+    /// From now on none of the caller's files is opened: what they hold is here. It is read where a guest
+    /// is to be told of it, and not before.
+    pub(super) fn take_enclosed(&mut self, bytes: Vec<u8>) {
+        self.enclosed = Some(bytes);
     }
 
     pub(super) fn run(self, site: &Site, ui: &Ui) -> Result<()> {
@@ -81,7 +81,7 @@ impl Apply {
         }
         let failed = Mutex::new(None);
         let fates = match due {
-            true => act(site, &situation, &plan, self.enclosed.as_ref(), ui, &failed)?,
+            true => act(site, &situation, &plan, self.enclosed.as_deref(), ui, &failed)?,
             false => plan.items.iter().map(|item| vec![Fate::Left; item.changes.len()]).collect(),
         };
         let outcomes: Vec<Outcome> = lines.into_iter().zip(fates.into_iter().flatten()).map(outcome).collect();
@@ -106,13 +106,13 @@ fn act(
     site: &Site,
     situation: &plan::Situation,
     plan: &plan::Plan,
-    enclosed: Option<&Enclosed>,
+    enclosed: Option<&[u8]>,
     ui: &Ui,
     failed: &Mutex<Option<Kind>>,
 ) -> Result<Vec<Vec<Fate>>> {
     let first_boot = || {
         let (users, parts) = match enclosed {
-            Some(enclosed) => enclosed.clone().open(),
+            Some(bytes) => Enclosed::from_bytes(bytes)?.open(),
             None => vm::user_data(&[] as &[PathBuf])?,
         };
         if is_keyless(&users, &parts) {

@@ -142,7 +142,7 @@ pub(super) fn ordered(cli: Cli) -> Result<Cli> {
     let mut inner = Cli { root: cli.root, ..allowed(words)? };
     match &mut inner.command {
         Command::Vm(vm::Command::Create(create)) => create.take_enclosed(&enclosed)?,
-        Command::Apply(apply) => apply.take_enclosed(&enclosed)?,
+        Command::Apply(apply) => apply.take_enclosed(enclosed),
         Command::Doctor(doctor) => doctor.asked_by_member(),
         _ => {}
     }

@@ -116,7 +116,7 @@ fn what_the_caller_may_not_read_is_not() -> Outcome {
 /// A guest that the config tells nothing gets the member's own keys, and not root's.
 fn what_a_member_applies() -> Outcome {
     let club = Club::new()?;
-    file(&club, ".ssh/id.pub", "ssh-ed25519 AAAAmember member@here\n", MEMBER);
+    file(&club, ".ssh/id.pub", "ssh-ed25519 AAAAmember12 member@here\n", MEMBER);
     let config = fs::read_to_string(club.world().config_file()).expect("the config");
     let declared = format!("{config}\n[[vm]]\nname = \"web\"\ntemplate = \"halt\"\nrunning = false\n");
     club.world().config(&declared);

@@ -19,7 +19,12 @@ use crate::world::{Outcome, eventually, need_program};
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub fn trials() -> Vec<Trial> {
-    let mut trials = trials![a_vm_is_a_unit, vms_start_and_stop_with_the_host, a_replaced_program_keeps_the_guests];
+    let mut trials = trials![
+        a_vm_is_a_unit,
+        vms_start_and_stop_with_the_host,
+        a_replaced_program_keeps_the_guests,
+        what_is_declared_is_made_by_a_unit,
+    ];
     trials.extend(guest::trials());
     trials.extend(hardening::trials());
     trials.extend(names::trials());
@@ -303,6 +308,34 @@ fn vms_start_and_stop_with_the_host() -> Outcome {
     assert_eq!(host.property("virshle-autostart.service", "ActiveState"), "active");
     let times = order.map(|name| started(&host, name));
     assert!(times.is_sorted(), "{times:?}");
+    host.shut_down();
+    Ok(())
+}
+
+/// The config is applied by a unit; a guest that runs gets another limit and notices nothing.
+fn what_is_declared_is_made_by_a_unit() -> Outcome {
+    need_program("cc")?;
+    let declared = "[[vm]]\nname = \"web\"\ntemplate = \"button\"\nlimits = { memory = \"200MiB\" }\n\
+                    [[vm]]\nname = \"rests\"\ntemplate = \"button\"\nrunning = false\n";
+    let mut host = Host::new(declared)?;
+    host.boot();
+    let enabled = host.run(["systemctl", "is-enabled", "virshle-apply"]).stdout;
+    assert_eq!(enabled.trim(), "disabled", "nobody has asked for it yet");
+    host.run(["systemctl", "start", "virshle-apply"]).ok();
+    let said = host.journal("virshle-apply.service");
+    assert!(said.contains("created `web`") && said.contains("started `web`"), "{said}");
+    assert_eq!((&host.row("web")["state"], &host.row("rests")["state"]), (&"running".into(), &"stopped".into()));
+    let unit = format!("virshle-vm@{}.service", host.row("web")["uuid"].as_str().expect("a uuid"));
+    let memory = |host: &Host| host.property(&unit, "MemoryMax");
+    assert_eq!((host.property(&unit, "ActiveState"), memory(&host)), ("active".to_owned(), (200 << 20).to_string()));
+    let before = inner(&host, "web", "hypervisor_pid");
+
+    let config = fs::read_to_string(host.path("opt/config/config.toml")).expect("the config");
+    host.configure(&config.replace("200MiB", "300MiB"));
+    host.run(["systemctl", "restart", "virshle-apply"]).ok();
+    assert_eq!(memory(&host), (300 << 20).to_string());
+    assert_eq!(inner(&host, "web", "hypervisor_pid"), before, "its guest runs on");
+    assert_eq!(host.v(["plan"]).ok().stderr, "nothing to do\n");
     host.shut_down();
     Ok(())
 }
