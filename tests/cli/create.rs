@@ -155,9 +155,9 @@ fn overrides() -> Outcome {
     let room = "vcpu = 1\nvcpu-max = 2\nvram-max = \"1G\"\n";
     world.config(&config(&world, "").replacen("vcpu = 1\n", room, 1));
     let create = |name: &str, more: &[&str]| world.v([&["vm", "create", "-t", "xs", "-n", name], more].concat());
-    create("most", &["--vcpu", "2", "--vram", "896M"]).ok();
+    create("most", &["--vcpu", "2", "--vram", "1G"]).ok();
     create("more", &["--vcpu", "3"]).fails(2, &["the `vcpu-max` of the template `xs` is 2", "another `vcpu`"]);
-    create("more", &["--vram", "1G"]).fails(2, &["the `vram-max` of the template `xs` is 1GiB", "another `vram`"]);
+    create("more", &["--vram", "2G"]).fails(2, &["the `vram-max` of the template `xs` is 1GiB", "another `vram`"]);
     create("more", &["--vram", "600M"]).fails(2, &["by a multiple of 128MiB"]);
     assert_eq!(world.ls().len(), 2, "what is refused is not there");
     Ok(())

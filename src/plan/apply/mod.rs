@@ -5,7 +5,7 @@
 //! stop     whatever is to go or to rest, side by side
 //! go       deletes and releases
 //! alter    one VM after the other: live, then what needs a restart, if that is wished
-//! make     creates
+//! make     creates; but before either, whoever gives up an address goes
 //! start    together
 //! ```
 //!
@@ -20,6 +20,7 @@ mod make;
 mod start;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use crate::spec::{Exit, Name, VmSpec};
 use crate::template::UserData;
 use crate::vm::{Part, Site};
 use account::Account;
+use turns::turns;
 
 /// Who does a plan, and with what.
 #[expect(missing_debug_implementations, reason = "it holds closures")]
@@ -75,13 +77,12 @@ impl Apply<'_> {
                 _ => {}
             }
         }
-        for account in &mut accounts {
-            if let Work::Alter(work) = &account.item.work {
-                self.alter(&mut store, account, work);
+        for at in turns(self.situation, &plan.items) {
+            let account = &mut accounts[at];
+            match &account.item.work {
+                Work::Alter(work) => self.alter(&mut store, account, work),
+                _ => self.make(&mut store, account, &mut words),
             }
-        }
-        for account in &mut accounts {
-            self.make(&mut store, account, &mut words);
         }
         self.start(&mut store, &mut accounts);
         if let Err(interrupted) = self.cancel.check() {
