@@ -209,6 +209,16 @@ fn protected_vms_stay() -> Outcome {
     declare(&world, &[("web", RESTS)]);
     apply(&world, &[]).ok();
     assert_eq!(world.row("web")["protected"], false);
+    let protected = world.v(["vm", "protect", "web"]).ok().stderr;
+    assert_eq!(
+        protected,
+        "protected `web`\nnote: the config declares `web` with `protect = false`: the next `v apply` sets that\n"
+    );
+    apply(&world, &[]).ok();
+    assert_eq!(world.row("web")["protected"], false);
+    declare(&world, &[("web", "running = false\nprotect = true")]);
+    assert_eq!(world.v(["vm", "protect", "web"]).ok().stderr, "protected `web`\n");
+    nothing_to_do(&world);
     Ok(())
 }
 
