@@ -283,5 +283,11 @@ fn labels_and_origin_are_shown() -> Outcome {
     assert!(world.v(["-v", "vm", "ls"]).ok().stdout.contains("role=db, tier=1"));
     let info = world.v(["vm", "info", "a"]).ok().stdout;
     assert!(info.contains("role=db, tier=1") && info.contains("made by hand"), "{info}");
+    declare(&world, &[("c", "running = false\nvcpu-max = 4\nvram-max = '1G'")]);
+    apply(&world, &[]).ok();
+    let info = world.v(["vm", "info", "c"]).ok().stdout;
+    for shown in ["1, up to 4", "512MiB, up to 1GiB", "declared by the config"] {
+        assert!(info.contains(shown), "{shown}: {info}");
+    }
     Ok(())
 }
