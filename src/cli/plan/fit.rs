@@ -1,8 +1,8 @@
 //! Two values side by side in a table: of long ones, what differs.
 
-/// As many characters as need no shortening.
+/// As many characters as need no shortening, and as many of an old value as are shown.
 const LONG: usize = 40;
-/// The most of them.
+/// The same of a new one.
 const LONGEST: usize = 60;
 
 pub(super) fn fit(old: Option<&str>, new: Option<&str>) -> (Option<String>, Option<String>) {
@@ -11,9 +11,9 @@ pub(super) fn fit(old: Option<&str>, new: Option<&str>) -> (Option<String>, Opti
         (Some(old), Some(new)) if [old, new].iter().any(is_long) => {
             let start = common(old, new);
             let (old, new) = (cut(old, start), cut(new, start));
-            (Some(clip(&old)), Some(clip(&new)))
+            (Some(clip(&old, LONG)), Some(clip(&new, LONGEST)))
         }
-        _ => (old.map(clip), new.map(clip)),
+        _ => (old.map(|old| clip(old, LONG)), new.map(|new| clip(new, LONGEST))),
     }
 }
 
@@ -29,11 +29,11 @@ fn cut(text: &str, start: usize) -> String {
     if start > 1 { format!("…{}", &text[start..]) } else { text.to_owned() }
 }
 
-fn clip(text: &str) -> String {
-    if text.chars().count() <= LONGEST {
+fn clip(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
         return text.to_owned();
     }
-    text.chars().take(LONGEST - 1).chain(['…']).collect()
+    text.chars().take(most - 1).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -44,7 +44,7 @@ mod tests {
     fn long_values_show_what_differs() {
         let line = "root=/dev/vda1 console=ttyS0 quiet loglevel=4 tsc=reliable";
         let long = "ä".repeat(61);
-        let clipped = format!("{}…", "ä".repeat(59));
+        let (short, clipped) = (format!("{}…", "ä".repeat(39)), format!("{}…", "ä".repeat(59)));
         let image = |name: &str| format!("/srv/images/debian/bookworm/generic/{name}.qcow2");
         let rows = [
             (
@@ -54,10 +54,10 @@ mod tests {
                 Some("/boot/vmlinuz-6.12"),
             ),
             (Some(line), Some(&*format!("{line} x=1")), Some("…tsc=reliable"), Some("…tsc=reliable x=1")),
-            (Some(line), None, Some(line), None),
+            (None, Some(line), None, Some(line)),
             (Some(&image("12")), Some(&image("13")), Some("…12.qcow2"), Some("…13.qcow2")),
             (None, Some(&long), None, Some(&clipped)),
-            (Some(&long), Some("b"), Some(&clipped), Some("b")),
+            (Some(&long), Some("b"), Some(&short), Some("b")),
             (None, None, None, None),
         ];
         for (old, new, shown_old, shown_new) in rows {
