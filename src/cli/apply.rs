@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::enclosed::Enclosed;
 use super::plan::{Row, Wished, rows, table, talk};
 use super::ui::{Format, Ui, count};
-use super::vm::{KEYLESS, created, is_keyless, started, stopped};
+use super::vm::{created, is_keyless, keyless_note, started, stopped};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Cancel, Lock, LockError};
-use crate::plan::{self, Class, Fate, Told};
+use crate::plan::{self, Class, Fate, Field, Told};
 use crate::vm::{self, Site};
 
 /// Bring the VMs to what the config declares
@@ -67,11 +67,11 @@ impl Apply {
         let _lock = lock(site)?;
         let situation = plan::look(site, &config)?;
         let plan = plan::compare(&situation, &self.wished.into())?;
-        let lines = rows(&plan);
+        let (lines, wide) = (rows(&plan), ui.verbose > 0);
         let due = plan.items.iter().any(plan::Item::is_due);
         match self.output {
-            Format::Table if !lines.is_empty() => ui.rows(Format::Table, &lines, table)?,
-            Format::Json | Format::Yaml if due && !self.yes => ui.say_table(&table(&lines)),
+            Format::Table if !lines.is_empty() => ui.rows(Format::Table, &lines, |rows| table(rows, wide))?,
+            Format::Json | Format::Yaml if due && !self.yes => ui.say_table(&table(&lines, wide)),
             _ => {}
         }
         talk(&plan).iter().for_each(|line| ui.say(line));
@@ -89,7 +89,7 @@ impl Apply {
             ui.say(summary(&outcomes));
         }
         if self.output != Format::Table {
-            ui.rows(self.output, &outcomes, |_| table(&[]))?;
+            ui.rows(self.output, &outcomes, |_| table(&[], wide))?;
         }
         let failed = failed.into_inner().ok().flatten();
         match failed.or(plan.refusals().next().map(|_| Kind::Refused)) {
@@ -116,7 +116,7 @@ fn act(
             None => vm::user_data(&[] as &[PathBuf])?,
         };
         if is_keyless(&users, &parts) {
-            ui.say(KEYLESS);
+            ui.say(keyless_note("name users with `user-data`"));
         }
         Ok((users, parts))
     };
@@ -124,7 +124,16 @@ fn act(
         Told::Stopped(name, exit) => ui.say(stopped(name, &exit)),
         Told::Deleted(name) => ui.say(format!("deleted `{name}`")),
         Told::Released(name) => ui.say(format!("let go of `{name}`: the config declares it no more")),
-        Told::Altered(name, fields) => ui.say(format!("changed `{name}`: {}", fields.join(", "))),
+        Told::Altered(name, mut fields) => {
+            let others = fields.len();
+            fields.retain(|field| *field != Field::Declared.to_string());
+            if fields.len() < others {
+                ui.say(format!("took in `{name}`"));
+            }
+            if !fields.is_empty() {
+                ui.say(format!("changed `{name}`: {}", fields.join(", ")));
+            }
+        }
         Told::Restarted(name) => ui.say(format!("restarted `{name}`")),
         Told::Created(spec) => ui.say(created(spec)),
         Told::Started(spec) => started(site, spec, ui),

@@ -1,9 +1,13 @@
 //! What the shell is told while a person types: the names that exist now.
 
+use std::collections::BTreeSet;
+
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use serde::Deserialize;
 
 use crate::host::Dirs;
+use crate::spec::Labels;
 use crate::vm::Site;
 
 /// When the shell asks (the variable `COMPLETE` is set), answers and ends the process.
@@ -41,6 +45,24 @@ pub(super) fn vm_names() -> ArgValueCandidates {
                 CompletionCandidate::new(record.spec.name.as_str()).help(Some(record.state.to_string().into()))
             })
             .collect()
+    })
+}
+
+/// The labels of the VMs, with and without their values.
+pub(super) fn labels() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let all: Vec<Labels> = match rows(["vm", "ls", "-o", "json"]) {
+            Some(rows) => rows.iter().filter_map(|row| Labels::deserialize(&row["labels"]).ok()).collect(),
+            None => {
+                let site = site().filter(|site| site.dirs.database().exists());
+                let records = site.and_then(|site| site.store().ok()?.list().ok()).unwrap_or_default();
+                records.into_iter().map(|record| record.spec.labels).collect()
+            }
+        };
+        let texts = all.iter().flat_map(|labels| labels.iter());
+        let texts: BTreeSet<String> =
+            texts.flat_map(|(key, value)| [key.to_owned(), format!("{key}={value}")]).collect();
+        texts.into_iter().map(CompletionCandidate::new).collect()
     })
 }
 

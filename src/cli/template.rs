@@ -2,7 +2,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::table::Table;
-use super::ui::{Format, Ui};
+use super::ui::{Format, Ui, up_to};
 use super::{complete, guard};
 use crate::config::{Config, Template};
 use crate::error::Result;
@@ -41,6 +41,9 @@ struct Row {
     name: String,
     vcpu: u32,
     vram_bytes: u64,
+    /// What the two can come to while a VM runs.
+    vcpu_max: Option<u32>,
+    vram_max_bytes: Option<u64>,
     disks: Vec<DiskRow>,
     networks: Vec<NetRow>,
     boot: &'static str,
@@ -134,6 +137,8 @@ fn row(config: &Config, template: &Template) -> Result<Row> {
         name: template.name.to_string(),
         vcpu: template.vcpu,
         vram_bytes: template.vram.bytes(),
+        vcpu_max: template.vcpu_max,
+        vram_max_bytes: template.vram_max.map(|most| most.bytes()),
         disks,
         networks,
         boot: if template.kernel.is_some() { "kernel" } else { "firmware" },
@@ -174,8 +179,8 @@ fn details(rows: &[Row]) -> Table {
     for row in rows {
         let mut line = |key: String, value: String| table.row(vec![key.into(), value.into()]);
         line("name".into(), row.name.clone());
-        line("vcpu".into(), row.vcpu.to_string());
-        line("ram".into(), size(row.vram_bytes));
+        line("vcpu".into(), up_to(row.vcpu, row.vcpu_max));
+        line("ram".into(), up_to(size(row.vram_bytes), row.vram_max_bytes.map(size)));
         line("boot".into(), row.boot.to_owned());
         for disk in &row.disks {
             let source = disk.source.clone().unwrap_or_else(|| "blank".to_owned());

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -197,6 +198,14 @@ pub(super) fn terminal_width() -> Option<usize> {
 /// `1 template`, `2 templates`.
 pub(super) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `1`, or `1, up to 4`: what it has, and what it can come to while it runs.
+pub(super) fn up_to(now: impl fmt::Display, most: Option<impl fmt::Display>) -> String {
+    match most {
+        Some(most) => format!("{now}, up to {most}"),
+        None => now.to_string(),
+    }
 }
 
 /// The progress of copying.

@@ -56,7 +56,7 @@ fn check_declared(config: &Config, old: &Name, new: &Name) -> Result<()> {
         return Ok(());
     }
     Err(Error::refused(format!("cannot rename `{old}` to `{new}`: the config declares it"))
-        .hint(format!("write `name = \"{new}\"` in its `[[vm]]` first, and do not apply that before")))
+        .hint(format!("write `name = \"{new}\"` in its `[[vm]]`, then rename it, and only then apply")))
 }
 
 /// Whether a process was killed while it renamed the VM.

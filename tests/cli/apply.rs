@@ -209,6 +209,16 @@ fn protected_vms_stay() -> Outcome {
     declare(&world, &[("web", RESTS)]);
     apply(&world, &[]).ok();
     assert_eq!(world.row("web")["protected"], false);
+    let protected = world.v(["vm", "protect", "web"]).ok().stderr;
+    assert_eq!(
+        protected,
+        "protected `web`\nnote: the config declares `web` with `protect = false`: the next `v apply` sets that\n"
+    );
+    apply(&world, &[]).ok();
+    assert_eq!(world.row("web")["protected"], false);
+    declare(&world, &[("web", "running = false\nprotect = true")]);
+    assert_eq!(world.v(["vm", "protect", "web"]).ok().stderr, "protected `web`\n");
+    nothing_to_do(&world);
     Ok(())
 }
 
@@ -273,5 +283,11 @@ fn labels_and_origin_are_shown() -> Outcome {
     assert!(world.v(["-v", "vm", "ls"]).ok().stdout.contains("role=db, tier=1"));
     let info = world.v(["vm", "info", "a"]).ok().stdout;
     assert!(info.contains("role=db, tier=1") && info.contains("made by hand"), "{info}");
+    declare(&world, &[("c", "running = false\nvcpu-max = 4\nvram-max = '1G'")]);
+    apply(&world, &[]).ok();
+    let info = world.v(["vm", "info", "c"]).ok().stdout;
+    for shown in ["1, up to 4", "512MiB, up to 1GiB", "declared by the config"] {
+        assert!(info.contains(shown), "{shown}: {info}");
+    }
     Ok(())
 }

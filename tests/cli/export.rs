@@ -6,7 +6,13 @@ use crate::trials;
 use crate::world::{Outcome, World};
 
 pub fn trials() -> Vec<Trial> {
-    trials![over_its_template, with_a_template_of_its_own, several_at_once, what_is_not_there]
+    trials![
+        over_its_template,
+        with_a_template_of_its_own,
+        a_nic_that_says_nothing_but_its_network,
+        several_at_once,
+        what_is_not_there
+    ]
 }
 
 const VARIANTS: [(&str, &[&str]); 5] = [
@@ -66,6 +72,20 @@ fn with_a_template_of_its_own() -> Outcome {
     assert!(text.contains("[[vm]]\nname = \"web\"\ntemplate = \"web-2\"\nrunning = false\n"), "{text}");
     let text = comes_back(&world, more, &["web", "lost"]);
     assert_eq!(text.matches("[[template.vm]]").count(), 2, "{text}");
+    Ok(())
+}
+
+fn a_nic_that_says_nothing_but_its_network() -> Outcome {
+    let world = world();
+    let more = "[[network]]\nname = 'home'\ntype = 'user'\n";
+    let template =
+        "[[template.vm]]\nname = 'lan'\nvcpu = 1\nvram = 1\nkernel = '/vmlinuz'\nnet = [{ name = 'home' }]\n";
+    world.config(&config(&world, &format!("{more}{template}")));
+    world.v(["vm", "create", "-t", "lan", "-n", "web"]).ok();
+    // Its template is no more.
+    world.config(&config(&world, more));
+    let text = comes_back(&world, more, &["web"]);
+    assert!(text.contains("[[template.vm.net]]\nname = \"home\"\n"), "{text}");
     Ok(())
 }
 

@@ -83,7 +83,7 @@ fn bad_usage() -> Outcome {
 
 fn completions_know_the_names() -> Outcome {
     let world = super::world();
-    world.v(["vm", "create", "-t", "xs", "-n", "webserver"]).ok();
+    world.v(["vm", "create", "-t", "xs", "-n", "webserver", "--label", "role=web"]).ok();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = world.v(["completions", shell]).ok().stdout;
         assert!(script.contains("COMPLETE"), "{shell}:\n{script}");
@@ -96,6 +96,8 @@ fn completions_know_the_names() -> Outcome {
         ("v vm create -t ", "", "xs"),
         ("v vm sta", "sta", "start"),
         ("v vm rename ", "", "webserver"),
+        ("v apply --adopt ", "", "webserver"),
+        ("v vm ls --label ", "", "role"),
     ] {
         let mut words: Vec<&str> = line.split(' ').collect();
         if words.last() != Some(&word) {

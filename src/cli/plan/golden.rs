@@ -36,7 +36,7 @@ net = [{ name = "main" }]
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Case {
+pub(super) struct Case {
     common: Option<String>,
     /// What was applied before.
     before: String,
@@ -96,7 +96,12 @@ impl Case {
         of_text(&format!("{text}\n{}", self.common.as_deref().unwrap_or(COMMON))).expect("a config")
     }
 
-    fn wishes(&self) -> Wishes {
+    /// Nothing of a VM is missing, and none is made anew.
+    pub(super) fn is_of_whole_vms(&self) -> bool {
+        self.wishes.replace.is_empty() && self.vm.values().all(|facts| facts.missing.is_empty())
+    }
+
+    pub(super) fn wishes(&self) -> Wishes {
         let Wished { restart, replace, adopt } = &self.wishes;
         Wishes { restart: *restart, replace: replace.clone(), adopt: adopt.clone() }
     }
@@ -112,7 +117,7 @@ impl Case {
         line
     }
 
-    fn model(&self) -> Model {
+    pub(super) fn model(&self) -> Model {
         let mut model = Model::new(self.config(&self.before));
         model.auto = self.auto.unwrap_or(model.auto);
         model.foreign = self.foreign.clone();
@@ -149,7 +154,7 @@ fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plans")
 }
 
-fn cases() -> Vec<(PathBuf, Case)> {
+pub(super) fn cases() -> Vec<(PathBuf, Case)> {
     let paths = fs::read_dir(here()).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> =
         paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
@@ -174,12 +179,12 @@ fn printed(case: &Case) -> (String, String) {
     };
     let mut stdout = String::new();
     if !plan.items.is_empty() {
-        stdout = rendered(Format::Table, &rows(&plan), table, false).unwrap() + "\n";
+        stdout = rendered(Format::Table, &rows(&plan), |rows| table(rows, false), false).unwrap() + "\n";
     }
     let stderr: String = talk(&plan).iter().map(|line| format!("{line}\n")).collect();
     let text =
         format!("{}\n--- stdout\n{stdout}--- stderr\n{stderr}--- exit code {}\n", case.command(), exit_code(&plan));
-    (text, rendered(Format::Json, &rows(&plan), table, false).unwrap() + "\n")
+    (text, rendered(Format::Json, &rows(&plan), |rows| table(rows, false), false).unwrap() + "\n")
 }
 
 #[test]
@@ -302,7 +307,7 @@ fn every_field_and_class_is_shown() {
 }
 
 /// The field, whichever label, disk or NIC it is of.
-fn kind(field: &Field) -> Field {
+pub(super) fn kind(field: &Field) -> Field {
     match field {
         Field::Label(_) => Field::Label("l".to_owned()),
         Field::Disk(_, field) => Field::Disk("d".parse().unwrap(), *field),

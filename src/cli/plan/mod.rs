@@ -1,7 +1,10 @@
+mod fit;
 mod show;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod page;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,10 +41,10 @@ pub(super) struct Plan {
 /// What a person allows beyond what disturbs nobody.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Wished {
-    /// Restart VMs where a change needs it
+    /// Let VMs be restarted where a change needs that
     #[arg(long)]
     restart: bool,
-    /// Delete this VM with its disks and make it anew; may be given more than once
+    /// Let this VM be deleted, with its disks, and made anew; may be given more than once
     #[arg(long, value_name = "NAME", add = complete::vm_names())]
     replace: Vec<Name>,
     /// Take in this VM, which was made by hand, as the declared one of its name; may be given more
@@ -74,7 +77,7 @@ impl Plan {
         let situation = plan::look(site, &config)?;
         let plan = plan::compare(&situation, &self.wished.into())?;
         if !(plan.items.is_empty() && self.output == Format::Table) {
-            ui.rows(self.output, &rows(&plan), table)?;
+            ui.rows(self.output, &rows(&plan), |rows| table(rows, ui.verbose > 0))?;
         }
         if self.output == Format::Table {
             talk(&plan).iter().for_each(|line| ui.say(line));

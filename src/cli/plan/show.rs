@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::fit::fit;
 use crate::cli::colour::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::count;
@@ -40,7 +41,8 @@ pub(in crate::cli) fn rows(plan: &Plan) -> Vec<Row> {
         .collect()
 }
 
-pub(in crate::cli) fn table(rows: &[Row]) -> Table {
+/// `wide`: values are shown in the whole, however long they are.
+pub(in crate::cli) fn table(rows: &[Row], wide: bool) -> Table {
     let mut table = Table::new(["VM", "CHANGE", "FIELD", "OLD", "NEW", "NEEDS"]);
     let or_dash = |text: &Option<String>| match text.as_deref() {
         None => "-".to_owned(),
@@ -48,6 +50,10 @@ pub(in crate::cli) fn table(rows: &[Row]) -> Table {
         Some(text) => text.to_owned(),
     };
     for row in rows {
+        let (old, new) = match wide {
+            true => (row.old.clone(), row.new.clone()),
+            false => fit(row.old.as_deref(), row.new.as_deref()),
+        };
         table.row(vec![
             row.vm.clone().into(),
             match tone(row.class) {
@@ -55,8 +61,8 @@ pub(in crate::cli) fn table(rows: &[Row]) -> Table {
                 None => row.change.clone().into(),
             },
             row.field.clone().into(),
-            or_dash(&row.old).into(),
-            or_dash(&row.new).into(),
+            or_dash(&old).into(),
+            or_dash(&new).into(),
             or_dash(&row.needs).into(),
         ]);
     }

@@ -102,7 +102,7 @@ impl Create {
             ui.say(format!("note: {} of memory is more than this host's {}", spec.vram, Size::mib(memory / Size::MIB)));
         }
         if keyless {
-            ui.say(KEYLESS);
+            ui.say(keyless_note("name users with `-u`"));
         }
         if !self.start {
             return Ok(());
@@ -116,8 +116,10 @@ impl Create {
     }
 }
 
-pub(in crate::cli) const KEYLESS: &str =
-    "note: no ssh key was found for the guest; make one with `ssh-keygen`, or name users with `-u`";
+/// `or`: how else somebody could.
+pub(in crate::cli) fn keyless_note(or: &str) -> String {
+    format!("note: no ssh key was found for the guest; make one with `ssh-keygen`, or {or}")
+}
 
 /// Whether nobody could log in by ssh.
 pub(in crate::cli) fn is_keyless(users: &UserData, parts: &[Part]) -> bool {

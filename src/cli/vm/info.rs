@@ -7,7 +7,7 @@ use super::select::One;
 use crate::cli::colour::Tone;
 use crate::cli::guard;
 use crate::cli::table::{Cell, Table};
-use crate::cli::ui::{Format, Ui};
+use crate::cli::ui::{Format, Ui, up_to};
 use crate::error::Result;
 use crate::host::User;
 use crate::spec::{Declared, Link, Size, VmSpec};
@@ -86,8 +86,8 @@ impl Info {
                 line("", format!("its supervisor was killed; {rest}").into());
             }
             line("hypervisor", spec.hypervisor.to_string().into());
-            line("vcpu", spec.vcpu.to_string().into());
-            line("ram", spec.vram.to_string().into());
+            line("vcpu", up_to(spec.vcpu, spec.vcpu_max).into());
+            line("ram", up_to(spec.vram, spec.vram_max).into());
             for (disk, row) in spec.disks.iter().zip(full.row.disk_sizes()) {
                 let source = disk.source.as_ref().map_or_else(|| "blank".to_owned(), |path| path.display().to_string());
                 let size = row.map(|bytes| format!(", {}", Size::from_bytes(bytes))).unwrap_or_default();

@@ -3,6 +3,7 @@ use serde::Serialize;
 
 use super::policy;
 use crate::cli::colour::Tone;
+use crate::cli::complete;
 use crate::cli::table::{Cell, Table};
 use crate::cli::ui::{Format, Ui};
 use crate::error::Result;
@@ -24,7 +25,7 @@ pub(crate) struct Ls {
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Option<State>,
     /// Only VMs with this label: `role`, or `role=db`; may be given more than once, and all must be there
-    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    #[arg(long = "label", value_name = "KEY[=VALUE]", add = complete::labels())]
     labels: Vec<String>,
 }
 

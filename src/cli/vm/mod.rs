@@ -22,7 +22,7 @@ mod start;
 mod stop;
 mod wait;
 
-pub(super) use create::{KEYLESS, created, is_keyless};
+pub(super) use create::{created, is_keyless, keyless_note};
 pub(super) use ls::tone;
 pub(super) use ssh_proxy::Host;
 pub(super) use start::started;

@@ -36,16 +36,18 @@ fn check_policy(template: &Placed<Template>) -> Result<()> {
     Ok(())
 }
 
+const LARGER: &str = "write a larger one, in the template or in the VM itself";
+
 pub(super) fn check(template: &Placed<Template>, draft: &Draft) -> Result<()> {
     let Template { vcpu, vram, vcpu_max, vram_max, kernel, initramfs, cmdline, firmware, disks, nets, .. } =
         &template.entry;
     check_vcpu(*vcpu).map_err(|what| template.wrong("vcpu", what))?;
     check_vram(*vram).map_err(|what| template.wrong("vram", what))?;
     if let Some(max) = *vcpu_max {
-        check_vcpu_max(*vcpu, max).map_err(|what| template.wrong("vcpu-max", what))?;
+        check_vcpu_max(*vcpu, max).map_err(|what| template.wrong("vcpu-max", what).hint(LARGER))?;
     }
     if let Some(max) = *vram_max {
-        check_vram_max(*vram, max).map_err(|what| template.wrong("vram-max", what))?;
+        check_vram_max(*vram, max).map_err(|what| template.wrong("vram-max", what).hint(LARGER))?;
     }
     check_policy(template)?;
     if kernel.is_some() && firmware.is_some() {

@@ -44,7 +44,9 @@ fn check(wishes: &Wishes, names: &HashSet<&Name>) -> Result<()> {
         if let Some(unknown) = wished.iter().find(|name| !names.contains(name)) {
             let hint = match nearest(unknown.as_str(), names.iter().map(|name| name.as_str())) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None if option == "--adopt" => format!("`v vm export {unknown}` writes the `[[vm]]` that declares it"),
+                None if option == "--adopt" => {
+                    format!("if there is such a VM, `v vm export {unknown}` writes its `[[vm]]`")
+                }
                 None => "it is for VMs that have a `[[vm]]` in the config".to_owned(),
             };
             return Err(Error::usage(format!("`{option} {unknown}`: the config declares no such VM")).hint(hint));

@@ -58,7 +58,7 @@ pub(super) fn nets(lines: &mut Lines, config: &Config, spec: &VmSpec, below: &Te
     }
 }
 
-/// What one says, and whether that is more than its name.
+/// What one says, and whether that is more than what is there without it.
 fn net(config: &Config, spec: &VmSpec, nic: &Nic, below: Option<&NetEntry>) -> (Lines, bool) {
     let mut table = Lines::default();
     table.say("name", text(&nic.network));
@@ -89,6 +89,6 @@ fn net(config: &Config, spec: &VmSpec, nic: &Nic, below: Option<&NetEntry>) -> (
     table.value("deny", guard.deny.as_slice(), &deny, list);
     table.maybe("rate", guard.rate, below.and_then(|net| net.rate), text);
     table.value("spoof", guard.spoof, &below.and_then(|net| net.spoof).unwrap_or_default(), |on| on);
-    let says = table.text().len() > named;
+    let says = below.is_none() || table.text().len() > named;
     (table, says)
 }
