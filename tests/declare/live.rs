@@ -176,7 +176,8 @@ fn what_needs_a_restart_waits_for_it(stage: &Stage) -> Outcome {
     declare("");
     world.apply(&[]).ok();
     let before = ["web", "other"].map(|name| stage.pid(name, "hypervisor_pid"));
-    declare("cmdline = \"quiet\"\nlabels.role = \"front\"\ndisk = [{ name = \"data\", size = \"1MiB\" }]");
+    let changed = "cmdline = \"quiet\"\nlabels.role = \"front\"\ndisk = [{ name = \"data\", size = \"1MiB\" }]\n";
+    declare(changed);
     let waits = ["web restart cmdline needs --restart", "web restart disk.data needs --restart"];
     let plan = world.plan(&[]);
     assert_eq!(plan.code, Some(10));
@@ -190,7 +191,10 @@ fn what_needs_a_restart_waits_for_it(stage: &Stage) -> Outcome {
     let wished = world.plan(&["--restart"]);
     assert!(wished.rows.iter().all(|row| row["needs"].is_null()), "{:#?}", wished.lines());
 
+    // What could be had live comes with the restart: this guest would take it for the power button.
+    declare(&(changed.to_owned() + "vcpu = 2"));
     world.apply(&["--restart"]).ok();
+    assert_eq!(hypervisor_says(stage, "web")["config"]["cpus"]["boot_vcpus"], 2, "it was there from the start");
     assert_ne!(stage.pid("web", "hypervisor_pid"), before[0]);
     assert!(!alive(before[0]));
     assert_eq!(stage.pid("other", "hypervisor_pid"), before[1], "what does not change runs on");

@@ -28,19 +28,26 @@ impl Apply<'_> {
             let change = |policy: &mut Policy| take_policy(policy, &work.target.policy, &policies);
             vm::set_policy(self.site, store, vm, change).map_err(failed)
         });
-        let runs = match find(store, vm).and_then(|record| vm::reconcile(self.site, store, record)) {
-            Ok(observed) => observed.state.is_live(),
+        let rest = |change: &Change| !matches!(change.class, Class::Start | Class::Stop);
+        let is_restart = |change: &Change| change.class == Class::Restart;
+        let restarts = due(account, is_restart);
+        let mut runs = self.runs(store, vm);
+        if matches!(runs, Ok(true)) && !restarts.is_empty() {
+            match self.restart(store, work, &restarts) {
+                // The new run has all of it: nobody is given live what the end of the old one takes away.
+                Ok(()) => account.settle(rest, &Fate::Done),
+                Err(error) => {
+                    self.fail(account, is_restart, failed(error));
+                    runs = self.runs(store, vm);
+                }
+            }
+        }
+        let runs = match runs {
+            Ok(runs) => runs,
             Err(error) => return self.fail(account, |_| true, failed(error)),
         };
-        let rest = |change: &Change| !matches!(change.class, Class::Start | Class::Stop);
         if runs {
             self.live(store, account, work, &failed);
-            let fields = due(account, |change| change.class == Class::Restart);
-            self.attempt(
-                account,
-                |change| change.class == Class::Restart,
-                || self.restart(store, work, &fields).map_err(failed),
-            );
             // Planned for a VM that did not run.
             self.attempt(account, rest, || {
                 Err(Error::refused(format!("`{}` was started meanwhile", work.spec.name)).hint("`v apply` again"))
@@ -52,6 +59,11 @@ impl Apply<'_> {
         if let Err(error) = self.close(store, account, work) {
             self.fail(account, |_| true, failed(error));
         }
+    }
+
+    fn runs(&self, store: &mut Store, vm: Uuid) -> Result<bool> {
+        let record = find(store, vm)?;
+        Ok(vm::reconcile(self.site, store, record)?.state.is_live())
     }
 
     /// What a running guest notices, if at all, as a gain.
