@@ -9,7 +9,7 @@ use super::plan::{Row, Wished, rows, table, talk};
 use super::ui::{Format, Ui, count};
 use super::vm::{created, is_keyless, keyless_note, started, stopped};
 use crate::error::{Error, Kind, Result};
-use crate::host::{Cancel, Lock, LockError};
+use crate::host::{self, Cancel, Lock, LockError};
 use crate::plan::{self, Class, Fate, Field, Told};
 use crate::vm::{self, Site};
 
@@ -63,10 +63,11 @@ impl Apply {
             return Err(Error::usage("`v apply` asks before it does anything, and nobody is there to answer")
                 .hint("`v apply --yes` does it without asking; `v plan` only looks"));
         }
+        let wishes = self.wished.into();
+        let held = lock(site)?;
         let config = site.config()?;
-        let _lock = lock(site)?;
-        let situation = plan::look(site, &config)?;
-        let plan = plan::compare(&situation, &self.wished.into())?;
+        let mut situation = plan::look(site, &config)?;
+        let plan = plan::compare(&situation, &wishes)?;
         let (lines, wide) = (rows(&plan), ui.verbose > 0);
         let due = plan.items.iter().any(plan::Item::is_due);
         match self.output {
@@ -75,10 +76,24 @@ impl Apply {
             _ => {}
         }
         talk(&plan).iter().for_each(|line| ui.say(line));
-        if due && !self.yes && !ui.ask("Apply?")? {
-            ui.say("nothing was done");
-            return Ok(());
-        }
+        let _lock = match due && !self.yes {
+            false => held,
+            true => {
+                // Nobody is kept waiting by a question.
+                drop(held);
+                if !ui.ask("Apply?")? {
+                    ui.say("nothing was done");
+                    return Ok(());
+                }
+                let held = lock(site)?;
+                situation = plan::look(site, &site.config()?)?;
+                if plan::compare(&situation, &wishes)? != plan {
+                    return Err(Error::refused("there is something else to do by now, and nothing was done")
+                        .hint("`v apply` again shows it"));
+                }
+                held
+            }
+        };
         let failed = Mutex::new(None);
         let fates = match due {
             true => act(site, &situation, &plan, self.enclosed.as_deref(), ui, &failed)?,
@@ -145,6 +160,8 @@ fn act(
         }
     };
     let (cancel, progress) = (Cancel::on_interrupt(), ui.progress());
+    // A terminal that goes away leaves no guest between its stop and its start.
+    host::ignore_hangup();
     let apply =
         plan::Apply { site, situation, first_boot: &first_boot, cancel: &cancel, progress: &progress, told: &told };
     apply.run(plan)

@@ -61,6 +61,8 @@ pub struct Alter {
     pub entry: DeclaredVm,
     /// What is recorded once all of that is done.
     pub declared: Declared,
+    /// Whether its changes are meant for a VM that runs.
+    pub runs: bool,
     /// Whether it is to run in the end; `None`: as it is now.
     pub run: Option<bool>,
 }

@@ -1,13 +1,14 @@
 use std::time::Duration;
 
 use clap::Args;
+use uuid::Uuid;
 
 use super::select::Many;
 use crate::cli::side_by_side;
 use crate::cli::ui::Ui;
 use crate::error::{Error, Result};
 use crate::spec::{Exit, Intent, Name};
-use crate::store::Record;
+use crate::store::{Record, Store};
 use crate::vm::{self, Site, Stopped};
 
 /// Press the power button and wait for the guest to shut down
@@ -71,6 +72,7 @@ fn stop_one(site: &Site, record: Record, how: &How, ui: &Ui) -> Result<()> {
     if !how.at_once() {
         match vm::stop(site, &mut store, record, timeout, Intent::Stop) {
             Ok(Stopped::Ended(exit)) => {
+                stays_down(&mut store, vm)?;
                 ui.say(stopped(&name, &exit));
                 return Ok(());
             }
@@ -86,8 +88,23 @@ fn stop_one(site: &Site, record: Record, how: &How, ui: &Ui) -> Result<()> {
         }
     }
     let exit = vm::force_stop(site, &mut store, vm, Intent::Stop)?;
+    stays_down(&mut store, vm)?;
     ui.say(stopped(&name, &exit));
     Ok(())
+}
+
+/// An apply that was to start it again owes it no start any more.
+fn stays_down(store: &mut Store, vm: Uuid) -> Result<()> {
+    let owed = |record: Record| record.declared.is_some_and(|declared| declared.start_again);
+    if !store.get(vm)?.is_some_and(owed) {
+        return Ok(());
+    }
+    store.update(vm, |record| {
+        if let Some(declared) = &mut record.declared {
+            declared.start_again = false;
+        }
+        Ok(())
+    })
 }
 
 /// The reason is worth a word only where it is not the one that was asked for.

@@ -32,7 +32,7 @@ impl Apply<'_> {
         let is_restart = |change: &Change| change.class == Class::Restart;
         let restarts = due(account, is_restart);
         let mut runs = self.runs(store, vm);
-        if matches!(runs, Ok(true)) && !restarts.is_empty() {
+        if matches!(runs, Ok(true)) && work.runs && !restarts.is_empty() {
             match self.restart(store, work, &restarts) {
                 // The new run has all of it: nobody is given live what the end of the old one takes away.
                 Ok(()) => account.settle(rest, &Fate::Done),
@@ -47,7 +47,9 @@ impl Apply<'_> {
             Err(error) => return self.fail(account, |_| true, failed(error)),
         };
         if runs {
-            self.live(store, account, work, &failed);
+            if work.runs {
+                self.live(store, account, work, &failed);
+            }
             // Planned for a VM that did not run.
             self.attempt(account, rest, || {
                 Err(Error::refused(format!("`{}` was started meanwhile", work.spec.name)).hint("`v apply` again"))
@@ -110,16 +112,15 @@ impl Apply<'_> {
         let (vm, name) = (work.spec.uuid, &work.spec.name);
         let record = find(store, vm)?;
         let timeout = record.spec.policy.stop_timeout();
-        start_again(store, vm, true)?;
-        match vm::stop(self.site, store, record, timeout, Intent::Stop) {
-            Ok(Stopped::Ended(_)) => {}
-            Ok(Stopped::StillRunning) => {
-                start_again(store, vm, false)?;
-                return Err(go::still_running(name, timeout));
-            }
-            Err(error) => {
-                start_again(store, vm, false)?;
-                return Err(error);
+        start_again(store, vm)?;
+        let stopped = vm::stop(self.site, store, record, timeout, Intent::Stop);
+        // One that ended by itself just before is down all the same. One that is slow may still go down: it is
+        // owed its start until somebody stops it for good.
+        if self.runs(store, vm)? {
+            match stopped {
+                Ok(Stopped::Ended(_)) => {}
+                Ok(Stopped::StillRunning) => return Err(go::still_running(name, timeout)),
+                Err(error) => return Err(error),
             }
         }
         let reshaped = self.reshape(store, work, fields);
@@ -194,9 +195,9 @@ fn note(store: &mut Store, account: &Account<'_>, work: &Alter) -> Result<()> {
     })
 }
 
-fn start_again(store: &mut Store, vm: Uuid, wanted: bool) -> Result<()> {
+fn start_again(store: &mut Store, vm: Uuid) -> Result<()> {
     store.update(vm, |record| {
-        record.declared.get_or_insert_default().start_again = wanted;
+        record.declared.get_or_insert_default().start_again = true;
         Ok(())
     })
 }

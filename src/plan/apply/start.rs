@@ -19,7 +19,8 @@ impl Apply<'_> {
     pub(super) fn start(&self, store: &mut Store, accounts: &mut [Account<'_>]) {
         let mut launched = Vec::new();
         for account in accounts {
-            let Some(vm) = to_start(account).filter(|_| !self.cancel.is_set()) else { continue };
+            let vm = to_start(account).or_else(|| self.owed(store, account));
+            let Some(vm) = vm.filter(|_| !self.cancel.is_set()) else { continue };
             match self.launch(store, vm) {
                 Ok(launch) => launched.push((account, launch)),
                 Err(error) => self.fail(account, |_| true, error),
@@ -40,6 +41,15 @@ impl Apply<'_> {
         }
     }
 
+    /// One that was to be restarted, was too slow to shut down, and has done so since.
+    fn owed(&self, store: &Store, account: &Account<'_>) -> Option<Uuid> {
+        let Work::Alter(work) = &account.item.work else { return None };
+        let record = store.get(work.spec.uuid).ok()??;
+        let owed = account.has_failed() && record.declared.as_ref().is_some_and(|declared| declared.start_again);
+        let observed = vm::observe(self.site, record).ok().filter(|_| owed)?;
+        (!observed.state.is_live()).then_some(work.spec.uuid)
+    }
+
     /// `None`: it runs, somebody else has started it.
     pub(super) fn launch(&self, store: &mut Store, vm: Uuid) -> Result<Option<(VmSpec, Starting)>> {
         let observed = vm::reconcile(self.site, store, find(store, vm)?)?;
@@ -51,10 +61,12 @@ impl Apply<'_> {
     }
 }
 
-/// The VM, if it is to run and nothing went wrong with it before.
+/// The VM, if it is to run, and there.
 fn to_start(account: &Account<'_>) -> Option<Uuid> {
     let due = account.is_due(|change| change.class == Class::Start);
     match &account.item.work {
+        // What could not be changed is started as it was.
+        Work::Alter(work) => due.then_some(work.spec.uuid),
         _ if account.has_failed() => None,
         Work::Create(_) => account.made.filter(|_| due),
         Work::Replace(_, entry) => account.made.filter(|_| match entry.running {
@@ -62,11 +74,45 @@ fn to_start(account: &Account<'_>) -> Option<Uuid> {
             Running::Leave => account.ran,
             Running::No => false,
         }),
-        Work::Alter(work) => due.then_some(work.spec.uuid),
         Work::Refused | Work::Release { .. } | Work::Delete(_) => None,
     }
 }
 
 pub(super) fn find(store: &Store, vm: Uuid) -> Result<Record> {
     store.get(vm)?.ok_or_else(|| Error::not_found("the VM was deleted meanwhile"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{DeclaredVm, Template};
+    use crate::plan::{Alter, Change, Field, Item};
+    use crate::spec::{Declared, OnRemove};
+
+    #[test]
+    fn what_could_not_be_changed_is_started_as_it_was() {
+        let template: Template = toml::from_str("name = 'xs'\nvcpu = 1\nvram = '64MiB'\nkernel = '/kernel'").unwrap();
+        let entry = DeclaredVm {
+            name: "web".parse().unwrap(),
+            template,
+            running: Running::Yes,
+            on_remove: OnRemove::Stop,
+            user_data: Vec::new(),
+        };
+        let spec = VmSpec::sample(Uuid::from_u128(1));
+        let declared = Declared::default();
+        let change = |class, field| Change { class, field, old: None, new: None, needs: None, why: None, hint: None };
+        let changes = vec![change(Class::Live, Field::Watchdog), change(Class::Start, Field::Running)];
+        let alter = Alter { target: spec.clone(), spec, entry: entry.clone(), declared, runs: false, run: Some(true) };
+        let failed = Fate::Failed(Arc::new(Error::failed("no such image")));
+        for (work, starts) in [(Work::Alter(Box::new(alter)), true), (Work::Create(Box::new(entry)), false)] {
+            let item = Item { vm: "web".parse().unwrap(), changes: changes.clone(), work };
+            let mut account = Account::of(&item);
+            account.made = Some(Uuid::from_u128(1));
+            account.settle(|change| change.class == Class::Live, &failed);
+            assert_eq!(to_start(&account).is_some(), starts);
+        }
+    }
 }

@@ -59,7 +59,7 @@ fn alter(record: &Record, declared: Declared) -> Work {
     let source = Some("/nowhere/os.img".into());
     target.disks.push(Disk { name: "os".parse().unwrap(), source, size: None, readonly: false });
     let entry = entry(record.spec.name.as_str());
-    Work::Alter(Box::new(Alter { spec: record.spec.clone(), target, entry, declared, run: None }))
+    Work::Alter(Box::new(Alter { spec: record.spec.clone(), target, entry, declared, runs: false, run: None }))
 }
 
 /// What became of each change, and all that was told.

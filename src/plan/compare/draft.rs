@@ -12,7 +12,7 @@ pub(super) struct Draft<'a> {
     pub(super) entry: &'a DeclaredVm,
     restart: bool,
     /// It runs, and is to run on.
-    runs: bool,
+    pub(super) runs: bool,
     /// Files of it are missing: it starts no more, whatever it is made to.
     pub(super) broken: bool,
     pub(super) changes: Vec<Change>,

@@ -20,9 +20,9 @@ pub(super) fn item(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, s
             return Some(refuse(&entry.name, at_work(seen)));
         }
     }
-    if let Some(Err(why)) = situation.user_data.get(&entry.name) {
-        let hint = "mend `user-data` of its `[[vm]]`, or the file";
-        return Some(refuse(&entry.name, refused(Field::UserData, why, hint)));
+    let is_made = seen.is_none_or(Seen::is_abandoned) || wishes.replace.contains(&entry.name);
+    if is_made && let Some(why) = unreadable(situation, &entry.name) {
+        return Some(refuse(&entry.name, why));
     }
     match seen {
         None => Some(create(entry, None)),
@@ -76,11 +76,11 @@ fn known(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, seen: &Seen
     if matches!(seen.state, State::Starting | State::Stopping) {
         return Some(refuse(&entry.name, at_work(seen)));
     }
-    let Draft { changes, target, declared, .. } = draft;
+    let Draft { changes, target, declared, runs, .. } = draft;
     if replace {
         return Some(replacement(entry, seen, changes));
     }
-    let alter = Alter { spec: seen.record.spec.clone(), target, entry: entry.clone(), declared, run };
+    let alter = Alter { spec: seen.record.spec.clone(), target, entry: entry.clone(), declared, runs, run };
     Some(Item { vm: entry.name.clone(), changes, work: Work::Alter(Box::new(alter)) })
 }
 
@@ -117,8 +117,19 @@ fn labels(draft: &mut Draft<'_>) {
     draft.target.labels = new.clone();
 }
 
+/// Its first boot could not be told what it is to be told.
+fn unreadable(situation: &Situation, vm: &Name) -> Option<Change> {
+    let why = situation.user_data.get(vm)?.as_ref().err()?;
+    Some(refused(Field::UserData, why, "mend `user-data` of its `[[vm]]`, or the file"))
+}
+
 /// What a VM made by hand was told nobody knows: it counts as what the config says.
 fn user_data(draft: &mut Draft<'_>) {
+    // Its first boot is over: it keeps nothing else from being done.
+    if let Some(why) = unreadable(draft.situation, draft.name()) {
+        draft.changes.push(why);
+        return;
+    }
     let new = draft.situation.user_data.get(draft.name()).cloned().and_then(Result::ok).flatten();
     let old = draft.declared.user_data.clone();
     if !draft.seen.seed {
