@@ -2,7 +2,12 @@
 # VMs are brought to what the new one says.
 { config, lib, ... }:
 let
-  inherit (lib) genAttrs mkForce mkIf;
+  inherit (lib)
+    genAttrs
+    mkForce
+    mkIf
+    optional
+    ;
   cfg = config.services.virshle;
   applies = cfg.apply.enable && cfg.settings != { };
 
@@ -42,13 +47,16 @@ in
           virshle-autostart = unit // {
             wantedBy = [ "multi-user.target" ];
           };
-          virshle-apply = mkIf applies {
+          virshle-apply = {
             overrideStrategy = "asDropin";
-            wantedBy = [ "multi-user.target" ];
-            # It does what is to be done, and ends: that it runs again is how a new config arrives.
-            restartIfChanged = true;
+            wantedBy = optional applies "multi-user.target";
+            # It does what is to be done, and ends: that it runs again is how a new config arrives. Where it is
+            # no longer wanted, its own change must not be what runs it once more.
+            restartIfChanged = applies;
             stopIfChanged = false;
-            restartTriggers = [ cfg.configFile ];
+            restartTriggers = optional applies cfg.configFile;
+            # A switch that is new in the same system comes up before it.
+            wants = optional cfg.openvswitch.enable "ovs-vswitchd.service";
             inherit environment;
           };
         };

@@ -67,7 +67,9 @@ fn a_new_config_is_applied() -> Outcome {
     };
     assert_eq!(others(before), others(after));
     for none in ["empty", "other-user"] {
-        assert_eq!(apply(case(none)?), Value::Null, "{none}");
+        let unit = apply(case(none)?);
+        assert_eq!(unit["restartIfChanged"], false, "{none}: nothing new is applied");
+        assert_eq!((&unit["wantedBy"], &unit["restartTriggers"]), (&json!([]), &json!([])), "{none}");
     }
     Ok(())
 }
