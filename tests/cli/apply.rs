@@ -1,4 +1,6 @@
 use std::fs;
+use std::io::{Read, Write};
+use std::process::Stdio;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -6,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::{config, hang_switch, world};
 use crate::trials;
-use crate::world::{Outcome, Run, World, eventually, exercised};
+use crate::world::{Outcome, Run, World, eventually, exercised, v};
 
 pub fn trials() -> Vec<Trial> {
     trials![
         what_is_declared_is_made_once,
         nobody_is_there_to_ask,
+        who_is_there_is_asked,
         what_is_declared_no_more,
         one_made_by_hand_is_taken_in_when_asked,
         one_that_fails_keeps_no_other,
@@ -88,6 +91,43 @@ fn nobody_is_there_to_ask() -> Outcome {
     declare(&world, &[("web", RESTS)]);
     world.v(["apply"]).fails(2, &["nobody is there to answer", "`v apply --yes`"]);
     world.assert_empty();
+    Ok(())
+}
+
+/// What `v apply` says on a terminal where `answer` is typed, and its exit code; `meanwhile` happens before that.
+fn asked(world: &World, answer: &str, meanwhile: impl FnOnce()) -> (String, Option<i32>) {
+    let command = format!("'{}' apply", v().display());
+    let mut terminal = world.other("script", ["-qefc", &command, "/dev/null"]);
+    let mut terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a terminal");
+    let (mut keys, mut screen) = (terminal.stdin.take().expect("keys"), terminal.stdout.take().expect("a screen"));
+    let mut said = Vec::new();
+    let mut byte = [0];
+    while !said.ends_with(b"[y/N] ") {
+        assert_eq!(screen.read(&mut byte).expect("it says something"), 1, "{}", String::from_utf8_lossy(&said));
+        said.push(byte[0]);
+    }
+    meanwhile();
+    keys.write_all(answer.as_bytes()).expect("it listens");
+    screen.read_to_end(&mut said).expect("it ends");
+    (String::from_utf8_lossy(&said).into_owned(), terminal.wait().expect("it ends").code())
+}
+
+fn who_is_there_is_asked() -> Outcome {
+    let world = world();
+    declare(&world, &[("web", RESTS)]);
+    let (said, code) = asked(&world, "n\n", || ());
+    assert!(said.contains("create") && said.contains("nothing was done"), "{said}");
+    assert_eq!(code, Some(0));
+    world.assert_empty();
+
+    // A question holds nobody up, and its answer is to what was shown.
+    let (said, code) = asked(&world, "y\n", || drop(apply(&world, &[]).ok()));
+    assert!(said.contains("something else to do by now") && said.contains("`v apply` again"), "{said}");
+    assert_eq!(code, Some(4));
+    declare(&world, &[("web", RESTS), ("db", RESTS)]);
+    let (said, code) = asked(&world, "y\n", || ());
+    assert!(said.contains("created `db`"), "{said}");
+    assert_eq!((code, world.ls().len()), (Some(0), 2));
     Ok(())
 }
 
