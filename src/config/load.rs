@@ -59,7 +59,10 @@ fn list(drop_ins: &Path) -> Result<Vec<PathBuf>> {
         |error: io::Error| Error::usage(format!("cannot read the folder `{}`", drop_ins.display())).source(error);
     let entries = match fs::read_dir(drop_ins) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // A link that leads nowhere is there all the same: what is mounted there is not gone for good.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && drop_ins.symlink_metadata().is_err() => {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(unreadable(error)),
     };
     let mut files = Vec::new();
@@ -435,6 +438,10 @@ mod tests {
         assert_eq!(files.load().unwrap_err().kind(), Kind::Usage);
 
         let files = Files::new(&[("config.toml", ""), ("config.d", "a file where the folder belongs")]);
+        assert!(files.load().unwrap_err().message().starts_with("cannot read the folder"));
+
+        let files = Files::new(&[("config.toml", "")]);
+        std::os::unix::fs::symlink("/no/such/folder", files.path("config.d")).unwrap();
         assert!(files.load().unwrap_err().message().starts_with("cannot read the folder"));
 
         let error = check(Path::new("/dev/zero")).unwrap_err();
