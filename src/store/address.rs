@@ -20,7 +20,11 @@ use super::vms::Wanted;
 
 /// The addresses of the networks that one transaction gives addresses of.
 #[derive(Debug, Default)]
-pub(super) struct Pools(HashMap<Name, Pool>);
+pub(super) struct Pools {
+    networks: HashMap<Name, Pool>,
+    /// Whose addresses count as free.
+    but: Vec<Uuid>,
+}
 
 #[derive(Debug, Default)]
 struct Pool {
@@ -46,7 +50,7 @@ impl Pools {
                 }
                 continue;
             };
-            let pool = pools.0.entry(subnet.network.clone()).or_default();
+            let pool = pools.networks.entry(subnet.network.clone()).or_default();
             let Some(ip) = nic.address else {
                 pool.wanted += 1;
                 continue;
@@ -61,12 +65,17 @@ impl Pools {
         Ok(pools)
     }
 
+    /// As if these VMs were not there.
+    pub(super) fn without(self, but: &[Uuid]) -> Self {
+        Self { but: but.to_vec(), ..self }
+    }
+
     /// Gives a NIC its address; `None` on a network that has none to give.
     pub(super) fn take(&mut self, connection: &Connection, nic: &Wanted) -> Result<Option<Address>, Fault> {
         let Some(subnet) = &nic.subnet else { return Ok(None) };
-        let pool = self.0.entry(subnet.network.clone()).or_default();
+        let pool = self.networks.entry(subnet.network.clone()).or_default();
         if !pool.read {
-            pool.used = read(connection, &subnet.network)?;
+            pool.used = read(connection, &subnet.network, &self.but)?;
             pool.read = true;
         }
         let ip = match nic.address {
@@ -106,9 +115,10 @@ pub fn check_asked(subnet: &Subnet, ip: Ipv4Addr) -> Result<()> {
     Err(Error::usage(wrong).hint(format!("choose an address from `{first}` to `{last}`, or leave it out")))
 }
 
-fn read(connection: &Connection, network: &Name) -> Result<BTreeSet<Ipv4Addr>, Fault> {
-    let mut statement = connection.prepare_cached("SELECT ip FROM address WHERE network = ?1")?;
-    let mut rows = statement.query([network.as_str()])?;
+fn read(connection: &Connection, network: &Name, but: &[Uuid]) -> Result<BTreeSet<Ipv4Addr>, Fault> {
+    let mut statement = connection
+        .prepare_cached("SELECT ip FROM address WHERE network = ?1 AND vm NOT IN (SELECT value FROM json_each(?2))")?;
+    let mut rows = statement.query([network.as_str(), &serde_json::json!(but).to_string()])?;
     let mut used = BTreeSet::new();
     while let Some(row) = rows.next()? {
         let text = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;

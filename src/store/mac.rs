@@ -22,13 +22,13 @@ pub(super) fn asked<'a>(nics: impl Iterator<Item = &'a Wanted>) -> Result<BTreeS
     Ok(macs)
 }
 
-/// Refuses those that a recorded VM's NIC has, whether it asked for it or not; `but` may have them.
-pub(super) fn refuse_taken(connection: &Connection, macs: &BTreeSet<Mac>, but: Option<Uuid>) -> Result<(), Fault> {
-    let but = but.map(|vm| vm.to_string()).unwrap_or_default();
+/// Refuses those that a recorded VM's NIC has, whether it asked for it or not; those of `but` may have them.
+pub(super) fn refuse_taken(connection: &Connection, macs: &BTreeSet<Mac>, but: &[Uuid]) -> Result<(), Fault> {
+    let but = serde_json::json!(but).to_string();
     for mac in macs {
         let mut statement = connection.prepare_cached(
             "SELECT vm.name, vm.number FROM vm, json_each(vm.spec, '$.nics') AS nic
-             WHERE nic.value ->> '$.mac' = ?1 AND vm.uuid <> ?2 LIMIT 1",
+             WHERE nic.value ->> '$.mac' = ?1 AND vm.uuid NOT IN (SELECT value FROM json_each(?2)) LIMIT 1",
         )?;
         let holder: Option<(String, u32)> =
             statement.query_row([&mac.to_string(), &but], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;

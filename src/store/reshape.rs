@@ -39,7 +39,7 @@ impl Store {
             let Some(before) = by_uuid(transaction, vm)? else { return Err(gone(vm).into()) };
             transaction.execute("DELETE FROM address WHERE vm = ?1", [vm.to_string()])?;
             let wanted = keep(&before.spec.nics, nics);
-            mac::refuse_taken(transaction, &mac::asked(wanted.iter())?, Some(vm))?;
+            mac::refuse_taken(transaction, &mac::asked(wanted.iter())?, &[vm])?;
             let given = give(transaction, &wanted)?;
             let mut record = before.clone();
             let done = change(&mut record, &given)?;

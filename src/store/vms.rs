@@ -75,7 +75,7 @@ impl Store {
         let macs = mac::asked(drafts.iter().flat_map(|draft| &draft.nics))?;
         let actor = self.actor();
         self.write("record a new VM", |transaction| {
-            mac::refuse_taken(transaction, &macs, None)?;
+            mac::refuse_taken(transaction, &macs, &[])?;
             let mut specs = Vec::with_capacity(drafts.len());
             for draft in drafts {
                 refuse_known(transaction, draft.uuid)?;
@@ -100,6 +100,16 @@ impl Store {
                 specs.push(spec);
             }
             Ok(specs)
+        })
+    }
+
+    /// Refuses NICs that could not be given what they need, were those of `but` not there.
+    pub fn check_free(&self, nics: &[Wanted], but: &[Uuid]) -> Result<()> {
+        let mut pools = Pools::of(nics.iter())?.without(but);
+        let macs = mac::asked(nics.iter())?;
+        self.read("look for addresses", |connection| {
+            mac::refuse_taken(connection, &macs, but)?;
+            nics.iter().try_for_each(|nic| pools.take(connection, nic).map(drop))
         })
     }
 

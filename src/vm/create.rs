@@ -13,7 +13,7 @@ use crate::host::{Cancel, Handle, Runner};
 use crate::network::{self, keep, ovs::Ovs};
 use crate::spec::{Boot, Declared, Event, Name, Verb, VmSpec};
 use crate::store::{Draft, Store, Wanted};
-use crate::template::{self, Identity, Overrides, PlannedNic, Settled, UserData};
+use crate::template::{self, Identity, Overrides, PlannedNic, Resolved, Settled, UserData};
 
 /// What is to be made.
 #[derive(Debug, Clone)]
@@ -38,24 +38,8 @@ pub fn create(
     progress: &dyn Progress,
 ) -> Result<Vec<VmSpec>> {
     let template = &request.template;
-    // Every VM's have the same length.
-    site.check_socket_paths(Uuid::nil())?;
-    let runner = runner(site, config)?;
-    let (resolved, choice) = resolve(config, template)?;
-    tracing::info!("{}", choice.why);
-    check_boot(&resolved.boot)?;
     let mut store = site.store()?;
-    let ovs = site.ovs(config);
-    let mut nics = template::nics(config, template, &mut |network| settle(site, &mut store, network, &ovs))?;
-    template::lay_over(&mut nics, &request.overrides, request.count)?;
-    template::keep_named(config, &mut nics);
-    sweep(site, &mut store)?;
-    make_private(&site.dirs.vms())?;
-
-    check_networks(config, &nics, &ovs)?;
-    let sources = sources(site, &template.name, template::disks(config, template)?, cancel, progress)?;
-    check_space(site, &sources, request.count)?;
-
+    let Ready { runner, resolved, nics, sources } = ready(site, &mut store, config, request, cancel, progress)?;
     let drafts = drafts(request, &nics)?;
     let owner = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
     let specs = opening(Verb::Create, "rows", |noted| {
@@ -82,6 +66,60 @@ pub fn create(
     }
     networks::publish_after(site);
     Ok(specs)
+}
+
+/// Refuses what could not be made if the VMs of `replaces` were gone. Their disks are not: there must be
+/// space for both.
+pub fn check_create(
+    site: &Site,
+    config: &Config,
+    request: &Create,
+    replaces: &[Uuid],
+    cancel: &Cancel,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut store = site.store()?;
+    let ready = ready(site, &mut store, config, request, cancel, progress)?;
+    let drafts = drafts(request, &ready.nics)?;
+    let wanted: Vec<Wanted> = drafts.into_iter().flat_map(|draft| draft.nics).collect();
+    store.check_free(&wanted, replaces)
+}
+
+/// What was looked at before anything is recorded.
+struct Ready {
+    runner: Option<Runner>,
+    resolved: Resolved,
+    nics: Vec<PlannedNic>,
+    /// One per disk.
+    sources: Vec<Source>,
+}
+
+fn ready(
+    site: &Site,
+    store: &mut Store,
+    config: &Config,
+    request: &Create,
+    cancel: &Cancel,
+    progress: &dyn Progress,
+) -> Result<Ready> {
+    let template = &request.template;
+    // Every VM's have the same length.
+    site.check_socket_paths(Uuid::nil())?;
+    let runner = runner(site, config)?;
+    let (resolved, choice) = resolve(config, template)?;
+    tracing::info!("{}", choice.why);
+    check_boot(&resolved.boot)?;
+    let ovs = site.ovs(config);
+    let mut nics = template::nics(config, template, &mut |network| settle(site, store, network, &ovs))?;
+    template::lay_over(&mut nics, &request.overrides, request.count)?;
+    template::keep_named(config, &mut nics);
+    sweep(site, store)?;
+    make_private(&site.dirs.vms())?;
+
+    check_networks(config, &nics, &ovs)?;
+    let sources = sources(site, &template.name, template::disks(config, template)?, cancel, progress)?;
+    check_space(site, &sources, request.count)?;
+    Ok(Ready { runner, resolved, nics, sources })
 }
 
 /// What makes each VM, in order; the undo of the first removes all that the others made.

@@ -23,6 +23,8 @@ pub fn trials() -> Vec<Trial> {
         protected_vms_stay,
         a_declared_name,
         what_is_made_anew,
+        what_cannot_be_made_anew_stays,
+        an_address_that_is_given_up_first,
         labels_and_origin_are_shown,
     ]
 }
@@ -303,6 +305,56 @@ fn what_is_made_anew() -> Outcome {
     assert_eq!(world.info("web")["login"], "other");
     assert_ne!(world.row("web")["uuid"], web["uuid"]);
     assert_eq!(world.row("db"), db);
+    nothing_to_do(&world);
+    Ok(())
+}
+
+/// Whatever a create would be refused for is known before the VM makes way.
+fn what_cannot_be_made_anew_stays() -> Outcome {
+    let world = world();
+    declare(&world, &[("web", RESTS)]);
+    apply(&world, &[]).ok();
+    world.v(["vm", "create", "-t", "xs", "-n", "mine", "--address", "10.44.0.77"]).ok();
+    let (web, mine) = (world.row("web"), world.info("mine"));
+    let disk = world.state().join("vm").join(web["uuid"].as_str().expect("a uuid")).join("os.raw");
+    fs::write(&disk, "what the guest wrote").expect("the disk");
+    let mac = mine["spec"]["nics"][0]["mac"].as_str().expect("a MAC");
+    let dir = world.dir().display();
+    let rows = [
+        ("net = [{ name = 'main', address = '10.44.0.77' }]".to_owned(), 4, "`10.44.0.77` of network `main` is taken"),
+        (format!("net = [{{ name = 'main', mac = '{mac}' }}]"), 4, "is taken: a NIC of VM 2, `mine`, has it"),
+        (format!("disk = [{{ name = 'os', path = '{dir}/os.img', size = '1MiB' }}]"), 2, "below the"),
+        (format!("kernel = '{dir}'"), 2, "is a directory, not a plain file"),
+        (format!("disk = [{{ name = 'os', path = '{dir}/none.img' }}]"), 1, "none.img"),
+    ];
+    for (words, code, said) in rows {
+        declare(&world, &[("web", &format!("{RESTS}{words}"))]);
+        let failed = apply(&world, &["--replace", "web"]).fails(code, &["cannot create `web`", said]);
+        assert!(!failed.stderr.contains("deleted"), "{words}: {failed:?}");
+        assert_eq!(world.row("web")["uuid"], web["uuid"], "{words}");
+        assert_eq!(fs::read(&disk).expect("the disk"), b"what the guest wrote", "{words}");
+    }
+    assert_eq!(world.info("mine"), mine, "never touched");
+    Ok(())
+}
+
+/// What others of the plan have, and will not have any more, is in nobody's way.
+fn an_address_that_is_given_up_first() -> Outcome {
+    let world = world();
+    let at = |ip: &str| format!("running = false\non-remove = 'delete'\nnet = [{{ name = 'main', address = '{ip}' }}]");
+    let [first, second, third] = ["10.44.0.71", "10.44.0.72", "10.44.0.73"].map(at);
+    declare(&world, &[("web", &first), ("moves", &second), ("goes", &third)]);
+    apply(&world, &[]).ok();
+    let web = world.row("web")["uuid"].clone();
+    declare(&world, &[("web", &third), ("moves", &second)]);
+    apply(&world, &["--replace", "web"]).ok();
+    let anew = world.row("web")["uuid"].clone();
+    assert_ne!(anew, web);
+    declare(&world, &[("web", &second), ("moves", &first)]);
+    apply(&world, &["--replace", "web"]).ok();
+    assert_ne!(world.row("web")["uuid"], anew);
+    // Its own is in its way no more than another's.
+    apply(&world, &["--replace", "web"]).ok();
     nothing_to_do(&world);
     Ok(())
 }

@@ -226,6 +226,13 @@ fn a_disk_of_another_image_costs_the_vm(stage: &Stage) -> Outcome {
         assert_eq!(stage.pid("other", "hypervisor_pid") != before[1], other, "one is made anew for the asking");
         assert_eq!(world.plan(&["--restart"]).fields(), waits);
     }
+    // One that could not be made anew runs on.
+    let small = format!("disk = [{{ name = \"os\", path = {:?}, size = \"1MiB\" }}]", images[1]);
+    stage.config(&(vm("web", "button", &small) + &vm("other", "button", "")));
+    let failed = world.apply(&["--replace", "web"]).fails(2, &["cannot create `web`", "below the"]);
+    assert!(!failed.stderr.contains("stopped"), "{}", failed.stderr);
+    assert_eq!(stage.pid("web", "hypervisor_pid"), before[0]);
+    declare(&images[1]);
     world.apply(&["--replace", "web"]).ok();
     assert_ne!(world.row("web")["uuid"], uuid);
     assert!(!alive(before[0]));

@@ -1,4 +1,8 @@
 //! VMs that the config wants and the store has not, or is to have anew.
+//!
+//! One that makes way for itself is looked at twice: before anything is stopped, so that it runs on if it
+//! could not be made anew, and before it is deleted, as others of the plan may have what they were to give
+//! up.
 
 use std::collections::HashMap;
 
@@ -8,58 +12,64 @@ use super::account::{Account, Fate};
 use super::go;
 use super::{Apply, Told};
 use crate::config::{DeclaredVm, Running};
-use crate::error::{Error, OrFailed, Result};
-use crate::plan::{Class, Work, digest};
+use crate::error::{Error, Result};
+use crate::plan::{Class, Field, Work, digest};
 use crate::spec::{Declared, VmSpec};
 use crate::store::Store;
-use crate::template::{self, Overrides, UserData};
+use crate::template::{Overrides, UserData};
 use crate::vm::{self, Part};
 
-/// What new guests are told, by the item's VM.
-pub(super) type Words = HashMap<String, (UserData, Vec<Part>)>;
+/// What is to be made, with what its guest is told, by the item's VM.
+pub(super) type Requests = HashMap<String, vm::Create>;
 
 impl Apply<'_> {
-    /// Reads what new guests are told, before anything makes way for them.
-    pub(super) fn read(&self, accounts: &mut [Account<'_>]) -> Words {
-        let mut words = Words::new();
+    /// Reads what new guests are told, and looks whether what makes way for them can be made anew.
+    pub(super) fn read(&self, accounts: &mut [Account<'_>]) -> Requests {
+        let mut requests = Requests::new();
         let mut usual = None;
+        let yielding: Vec<Uuid> = accounts.iter().filter_map(yields).collect();
         for account in accounts {
             let (entry, anew) = match &account.item.work {
                 Work::Create(entry) => (entry, false),
                 Work::Replace(_, entry) => (entry, true),
                 _ => continue,
             };
-            match self.read_one(entry, anew, &mut usual) {
-                Ok(told) => drop(words.insert(entry.name.to_string(), told)),
+            let read = self.read_one(entry, &mut usual).and_then(|request| {
+                if anew {
+                    self.check(&request, &yielding)?;
+                }
+                Ok(request)
+            });
+            match read {
+                Ok(request) => drop(requests.insert(entry.name.to_string(), request)),
                 Err(error) => self.fail(account, |_| true, error.context(format!("cannot create `{}`", entry.name))),
             }
         }
-        words
+        requests
     }
 
-    fn read_one(
-        &self,
-        entry: &DeclaredVm,
-        anew: bool,
-        usual: &mut Option<(UserData, Vec<Part>)>,
-    ) -> Result<(UserData, Vec<Part>)> {
-        let config = &self.situation.config;
-        if anew {
-            vm::resolve(config, &entry.template)?;
-            for path in template::disks(config, &entry.template)?.into_iter().filter_map(|disk| disk.source) {
-                std::fs::metadata(&path).or_failed(|| format!("cannot look at `{}`", path.display()))?;
-            }
-        }
-        if !entry.user_data.is_empty() {
-            return vm::user_data(&entry.user_data);
-        }
-        if usual.is_none() {
-            *usual = Some((self.first_boot)()?);
-        }
-        usual.clone().ok_or_else(|| Error::failed("nothing is known of the caller"))
+    fn read_one(&self, entry: &DeclaredVm, usual: &mut Option<(UserData, Vec<Part>)>) -> Result<vm::Create> {
+        let (users, parts) = match (&*usual, entry.user_data.is_empty()) {
+            (_, false) => vm::user_data(&entry.user_data)?,
+            (Some(usual), true) => usual.clone(),
+            (None, true) => usual.insert((self.first_boot)()?).clone(),
+        };
+        Ok(vm::Create {
+            template: entry.template.clone(),
+            name: Some(entry.name.clone()),
+            count: 1,
+            overrides: Overrides::default(),
+            users,
+            parts,
+            declared: None,
+        })
     }
 
-    pub(super) fn make(&self, store: &mut Store, account: &mut Account<'_>, words: &mut Words) {
+    fn check(&self, request: &vm::Create, replaces: &[Uuid]) -> Result<()> {
+        vm::check_create(self.site, &self.situation.config, request, replaces, self.cancel, self.progress)
+    }
+
+    pub(super) fn make(&self, store: &mut Store, account: &mut Account<'_>, requests: &mut Requests) {
         let (entry, old) = match &account.item.work {
             Work::Create(entry) => (entry, None),
             Work::Replace(vm, entry) => (entry, Some(*vm)),
@@ -68,8 +78,8 @@ impl Apply<'_> {
         if !self.goes_on(account) {
             return;
         }
-        let Some(told) = words.remove(entry.name.as_str()) else { return };
-        match self.make_one(store, entry, old, account.ran, told) {
+        let Some(request) = requests.remove(entry.name.as_str()) else { return };
+        match self.make_one(store, entry, old, account.ran, request) {
             Ok(spec) => {
                 (self.told)(Told::Created(&spec));
                 account.made = Some(spec.uuid);
@@ -85,28 +95,30 @@ impl Apply<'_> {
         entry: &DeclaredVm,
         old: Option<Uuid>,
         ran: bool,
-        (users, parts): (UserData, Vec<Part>),
+        request: vm::Create,
     ) -> Result<VmSpec> {
         if let Some(old) = old {
+            self.check(&request, &[old])?;
             go::delete(self.site, store, old)?;
             (self.told)(Told::Deleted(&entry.name));
         }
-        let told = (!entry.user_data.is_empty()).then(|| digest(&users, &parts)).transpose()?;
+        let told = (!entry.user_data.is_empty()).then(|| digest(&request.users, &request.parts)).transpose()?;
         let declared = Declared {
             user_data: told,
             start_again: ran && entry.running == Running::Leave,
             ..self.situation.declared(entry)
         };
-        let request = vm::Create {
-            template: entry.template.clone(),
-            name: Some(entry.name.clone()),
-            count: 1,
-            overrides: Overrides::default(),
-            users,
-            parts,
-            declared: Some(declared),
-        };
+        let request = vm::Create { declared: Some(declared), ..request };
         let mut specs = vm::create(self.site, &self.situation.config, &request, self.cancel, self.progress)?;
         specs.pop().ok_or_else(|| Error::failed("nothing was made"))
+    }
+}
+
+/// A VM that may give up addresses or MACs before another one of the plan is made.
+fn yields(account: &Account<'_>) -> Option<Uuid> {
+    match &account.item.work {
+        Work::Delete(vm) | Work::Replace(vm, _) => Some(*vm),
+        Work::Alter(work) if account.is_due(|change| matches!(change.field, Field::Nic(..))) => Some(work.spec.uuid),
+        _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! Does a plan, VM by VM: what goes makes room for what comes, what fails keeps nobody else.
 //!
 //! ```text
-//! read     what new guests are told, so that nothing is deleted that could not be made anew
+//! read     what new guests are told, and look: nothing is stopped that could not be made anew
 //! stop     whatever is to go or to rest, side by side
 //! go       deletes and releases
 //! alter    one VM after the other: live, then what needs a restart, if that is wished
@@ -68,7 +68,7 @@ impl Apply<'_> {
     pub fn run(&self, plan: &Plan) -> Result<Vec<Vec<Fate>>> {
         let mut store = self.site.store()?;
         let mut accounts: Vec<Account<'_>> = plan.items.iter().map(Account::of).collect();
-        let mut words = self.read(&mut accounts);
+        let mut requests = self.read(&mut accounts);
         self.stop(&store, &mut accounts);
         for account in &mut accounts {
             match &account.item.work {
@@ -81,7 +81,7 @@ impl Apply<'_> {
             let account = &mut accounts[at];
             match &account.item.work {
                 Work::Alter(work) => self.alter(&mut store, account, work),
-                _ => self.make(&mut store, account, &mut words),
+                _ => self.make(&mut store, account, &mut requests),
             }
         }
         self.start(&mut store, &mut accounts);

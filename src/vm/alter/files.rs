@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::disk;
 use crate::error::{OrFailed, Result};
@@ -12,6 +12,7 @@ use crate::vm::Site;
 use crate::vm::runner::files;
 
 const NEW: &str = ".new";
+const OLD: &str = ".old";
 
 /// Where a file is made that is to be `name` in the VM's folder.
 pub(super) fn new(site: &Site, spec: &VmSpec, name: &str) -> PathBuf {
@@ -23,12 +24,21 @@ pub(super) fn place(site: &Site, spec: &VmSpec) -> Result<()> {
     let dir = site.dirs.vm(spec.uuid);
     let failed = || format!("cannot put new files in their place in `{}`", dir.display());
     for name in files(spec) {
-        match fs::rename(new(site, spec, &name), dir.join(&name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            renamed => renamed.or_failed(failed)?,
+        let made = new(site, spec, &name);
+        // Boot entries and enrolled keys are the guest's, and nowhere else.
+        if name == VmSpec::EFI_VARS && made.exists() {
+            move_if_there(&dir.join(&name), &dir.join(format!("{name}{OLD}"))).or_failed(failed)?;
         }
+        move_if_there(&made, &dir.join(&name)).or_failed(failed)?;
     }
     File::open(&dir).and_then(|dir| dir.sync_all()).or_failed(failed)
+}
+
+fn move_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed,
+    }
 }
 
 /// Removes what was made and has no place.

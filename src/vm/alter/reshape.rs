@@ -1,6 +1,6 @@
 use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -201,13 +201,16 @@ fn fresh_disks(site: &Site, spec: &VmSpec, wanted: &[Disk]) -> Result<Vec<Disk>>
     Ok(fresh)
 }
 
+/// What the VM's own UEFI variables are to begin as, unless it has some that the firmware can go on with:
+/// they are written for a store of one length.
 fn variables(site: &Site, spec: &VmSpec, boot: &Boot) -> Option<PathBuf> {
     let of = |boot: &Boot| match boot {
         Boot::Firmware { vars, .. } => vars.clone(),
         Boot::Kernel { .. } => None,
     };
-    let there = site.dirs.vm(spec.uuid).join(VmSpec::EFI_VARS).exists();
-    of(boot).filter(|vars| !there || of(&spec.boot).as_ref() != Some(vars))
+    let length = |path: &Path| path.metadata().ok().map(|meta| meta.len());
+    let own = length(&site.dirs.vm(spec.uuid).join(VmSpec::EFI_VARS));
+    of(boot).filter(|vars| own.is_none() || of(&spec.boot).as_ref() != Some(vars) && own != length(vars))
 }
 
 fn record(store: &mut Store, config: &Config, spec: &VmSpec, template: &Template, new: &New) -> Result<VmSpec> {

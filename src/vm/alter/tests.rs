@@ -14,8 +14,9 @@ use crate::host::{Handle, Lock};
 use crate::spec::{Boot, Event, HypervisorKind, Progress, Size, Verb, VmSpec};
 use crate::store::{Record, Store};
 use crate::template::UserData;
-use crate::vm::Site;
+use crate::vm::repair::survey;
 use crate::vm::sweep::tests::{gone, stopped};
+use crate::vm::{Site, delete};
 
 const TEMPLATE: &str = "name = 'xs'\nvcpu = 1\nvram = '64MiB'\nkernel = '/kernel'\n";
 const OS: &str = "[[disk]]\nname = 'os'\nsize = '1MiB'\n";
@@ -307,4 +308,44 @@ fn uefi_variables_are_the_vms_own_until_another_firmware_comes() {
     let spec = world.become_like(&bios).unwrap();
     assert!(matches!(spec.boot, Boot::Firmware { vars: Some(vars), .. } if vars.ends_with("two.fd")));
     assert_eq!(variables(&world), "two.fd", "another one by now");
+    assert_eq!(world.files(), ["efivars.fd", "efivars.fd.old", "os.raw", "seed.img"]);
+    let old = world.file(&format!("{}.old", VmSpec::EFI_VARS));
+    assert_eq!(fs::read_to_string(&old).unwrap(), "its own");
+
+    // Of the same length, they may be good for the other firmware too.
+    fs::write(world.file(VmSpec::EFI_VARS), format!("{:4096}", "enrolled")).unwrap();
+    world.reshape(OS).unwrap();
+    world.config.node.qemu.vars = Some(dir.join("one.fd"));
+    let spec = world.become_like(&bios).unwrap();
+    assert!(matches!(spec.boot, Boot::Firmware { vars: Some(vars), .. } if vars.ends_with("one.fd")));
+    assert_eq!(variables(&world), "enrolled");
+    assert_eq!(fs::read_to_string(&old).unwrap(), "its own");
+
+    let record = world.record();
+    assert!(survey(&world.site, Some(&world.store)).unwrap().iter().all(|finding| !finding.is_left_over()));
+    delete(&world.site, &mut world.store, record, false).unwrap();
+    assert!(!world.site.dirs.vm(world.vm).exists());
+}
+
+/// Killed at any place, the guest's own are never lost and the new ones come.
+#[test]
+fn uefi_variables_that_were_being_replaced() {
+    let old = format!("{}.old", VmSpec::EFI_VARS);
+    let new = format!("{}.new", VmSpec::EFI_VARS);
+    for own in [VmSpec::EFI_VARS, old.as_str()] {
+        let mut world = World::new();
+        // Where its own are in their place, what was kept before makes way for them.
+        fs::write(world.file(&old), "older").unwrap();
+        fs::write(world.file(own), "its own").unwrap();
+        fs::write(world.file(&new), "new").unwrap();
+        world.cut("recorded", true, |spec| {
+            spec.boot = Boot::Firmware { code: "/code.fd".into(), vars: Some("/vars.fd".into()) };
+        });
+        for _ in 0..2 {
+            finish(&world.site, &mut world.store, world.vm).unwrap();
+            assert_eq!(world.files(), [VmSpec::EFI_VARS, &old, "os.raw", "seed.img"], "{own}");
+            assert_eq!(fs::read_to_string(world.file(&old)).unwrap(), "its own");
+            assert_eq!(fs::read_to_string(world.file(VmSpec::EFI_VARS)).unwrap(), "new");
+        }
+    }
 }
