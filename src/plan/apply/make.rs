@@ -88,7 +88,7 @@ impl Apply<'_> {
         (users, parts): (UserData, Vec<Part>),
     ) -> Result<VmSpec> {
         if let Some(old) = old {
-            go::delete(self.site, store, old)?;
+            go::delete(self.site, store, old, |record| go::check_name(&entry.name, record))?;
             (self.told)(Told::Deleted(&entry.name));
         }
         let told = (!entry.user_data.is_empty()).then(|| digest(&users, &parts)).transpose()?;
