@@ -10,7 +10,20 @@ use crate::store::{Record, Store};
 /// Removes a VM, its disks and its addresses. A running one is refused unless `force`, which cuts
 /// its power first; a protected one is refused in any case.
 pub fn delete(site: &Site, store: &mut Store, record: Record, force: bool) -> Result<()> {
+    delete_if(site, store, record, force, |_| Ok(()))
+}
+
+/// The same, as long as the record passes `check`: before its power is cut, and in the transaction
+/// that begins the delete.
+pub fn delete_if(
+    site: &Site,
+    store: &mut Store,
+    record: Record,
+    force: bool,
+    check: impl Fn(&Record) -> Result<()>,
+) -> Result<()> {
     let observed = reconcile(site, store, record)?;
+    check(&observed.record)?;
     check_unprotected(&observed.record)?;
     let spec = observed.record.spec;
     if observed.state.is_live() {
@@ -28,6 +41,8 @@ pub fn delete(site: &Site, store: &mut Store, record: Record, force: bool) -> Re
     let failed = || format!("cannot delete `{}`", spec.name);
     let cut = opening(Verb::Delete, "deleting", |progress| {
         store.update(spec.uuid, |record| {
+            check(record)?;
+            check_unprotected(record)?;
             let cut = record.progress.as_ref().filter(|_| record.owner.is_some()).map(Progress::cut_short);
             if record.owner.is_some_and(|other| other != owner && other.is_alive()) {
                 return Err(Error::refused(format!("{}: another command is at work on it", failed())));

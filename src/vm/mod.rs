@@ -53,7 +53,7 @@ pub use alter::{
 pub use autostart::{Group, autostart};
 pub use beside::{helpers, line, line_end};
 pub use create::{Create, check_create, create};
-pub use delete::{check_unprotected, delete};
+pub use delete::{check_unprotected, delete, delete_if};
 pub use launch::{Purpose, READY_FD, Starting, arguments};
 pub use leftovers::{awaits_another_run, clear_run, end_helpers, told};
 pub use limits::limit;

@@ -19,14 +19,16 @@ use crate::spec::{Name, Progress, Refusal, State, Verb, VmSpec};
 use crate::store::{Record, Store};
 
 /// Renames a VM, which may run: its guest takes the host name at its next start. One that has the
-/// name already gets it wherever it is missing.
-pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<()> {
+/// name already gets it wherever it is missing. `true`: the config still declares the old name.
+pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<bool> {
     let Some(record) = store.get(vm)? else {
         return Err(Error::not_found("cannot rename the VM: it was deleted"));
     };
-    if record.is_declared() && record.spec.name != *new {
-        check_declared(&site.config()?, &record.spec.name, new)?;
-    }
+    let names = match record.is_declared() && record.spec.name != *new {
+        true => declared(&site.config()?, &record.spec.name, new)?,
+        false => Names { old: false, new: true },
+    };
+    let lets_go = !names.new;
     let spec = record.spec;
     let old = spec.name.clone();
     let failed = || format!("cannot rename `{old}` to `{new}`");
@@ -34,7 +36,7 @@ pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<()
     // Its note of how far it came would make way for ours.
     alter::finish(site, store, vm)?;
     let renamed = VmSpec { name: new.clone(), ..spec.clone() };
-    opening(Verb::Rename, "name", |progress| store.update(vm, |record| take(record, new, us, progress)))
+    opening(Verb::Rename, "name", |progress| store.update(vm, |record| take(record, new, lets_go, us, progress)))
         .map_err(|error| error.context(failed()))?;
     let steps = [
         Step::new([vm], "first-boot volume", |_| name_seed(site, &renamed), |_| name_seed(site, &spec)),
@@ -42,21 +44,29 @@ pub fn rename(site: &Site, store: &mut Store, vm: Uuid, new: &Name) -> Result<()
         Step::new([vm], "renamed", |store| store.update(vm, |record| release(record, us)), |_| Ok(())),
     ];
     run_all(store, Verb::Rename, &steps).or_else(|error| {
-        store.update(vm, |record| give_back(record, &old, us))?;
+        store.update(vm, |record| give_back(record, &old, lets_go, us))?;
         Err(error.context(failed()))
     })?;
     networks::publish_after(site);
-    Ok(())
+    Ok(names.old)
 }
 
-/// The config knows a VM by its name: it comes first.
-fn check_declared(config: &Config, old: &Name, new: &Name) -> Result<()> {
-    let names = |name: &Name| config.vms.iter().any(|vm| vm.name == *name);
-    if names(new) && !names(old) {
-        return Ok(());
+/// Which names of a declared VM the config has. Where it has not the new one, the VM is let go: an
+/// apply would do to it what is done to one that is declared no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Names {
+    old: bool,
+    new: bool,
+}
+
+fn declared(config: &Config, old: &Name, new: &Name) -> Result<Names> {
+    let has = |name: &Name| config.vms.iter().any(|vm| vm.name == *name);
+    let names = Names { old: has(old), new: has(new) };
+    if names.old && names.new {
+        return Err(Error::refused(format!("cannot rename `{old}` to `{new}`: the config declares both"))
+            .hint(format!("take the `[[vm]]` of one of the two out of it, or give `{old}` another name")));
     }
-    Err(Error::refused(format!("cannot rename `{old}` to `{new}`: the config declares it"))
-        .hint(format!("write `name = \"{new}\"` in its `[[vm]]`, then rename it, and only then apply")))
+    Ok(names)
 }
 
 /// Whether a process was killed while it renamed the VM.
@@ -84,7 +94,7 @@ pub(super) fn finish(site: &Site, store: &mut Store, vm: Uuid) -> Result<bool> {
     Ok(true)
 }
 
-fn take(record: &mut Record, new: &Name, us: Handle, progress: Progress) -> Result<()> {
+fn take(record: &mut Record, new: &Name, lets_go: bool, us: Handle, progress: Progress) -> Result<()> {
     // Another process has noted how far it came with these.
     let refusal = match record.state {
         State::Creating => Some(Refusal::BeingCreated),
@@ -103,12 +113,18 @@ fn take(record: &mut Record, new: &Name, us: Handle, progress: Progress) -> Resu
     record.owner = Some(us);
     record.progress = Some(progress);
     record.spec.name = new.clone();
+    if let (true, Some(declared)) = (lets_go, &mut record.declared) {
+        declared.removed = true;
+    }
     Ok(())
 }
 
-fn give_back(record: &mut Record, old: &Name, us: Handle) -> Result<()> {
+fn give_back(record: &mut Record, old: &Name, let_go: bool, us: Handle) -> Result<()> {
     if record.owner == Some(us) {
         record.spec.name = old.clone();
+        if let (true, Some(declared)) = (let_go, &mut record.declared) {
+            declared.removed = false;
+        }
     }
     release(record, us)
 }
@@ -145,9 +161,10 @@ mod tests {
 
     use super::super::sweep::tests::{gone, stopped};
     use super::*;
+    use crate::config::{DeclaredVm, Running};
     use crate::disk::Seed;
     use crate::error::Kind;
-    use crate::spec::Event;
+    use crate::spec::{Declared, Event, OnRemove};
     use crate::template::UserData;
 
     fn noted() -> Progress {
@@ -211,13 +228,47 @@ mod tests {
         assert_eq!((record.owner, record.progress), (None, None));
     }
 
+    fn config(names: &[&str]) -> Config {
+        let entry = |text: &&str| DeclaredVm {
+            name: name(text),
+            template: toml::from_str("name = 'xs'\nvcpu = 1\nvram = '64MiB'\nkernel = '/kernel'").unwrap(),
+            running: Running::No,
+            on_remove: OnRemove::Delete,
+            user_data: Vec::new(),
+        };
+        Config { vms: names.iter().map(entry).collect(), ..Config::default() }
+    }
+
+    #[test]
+    fn a_name_that_the_config_has_not_lets_the_vm_go() {
+        let (web, db) = (name("web"), name("db"));
+        for (old, new) in [(false, false), (false, true), (true, false)] {
+            let all: Vec<&str> =
+                [(old, "web"), (new, "db")].into_iter().filter_map(|(has, name)| has.then_some(name)).collect();
+            assert_eq!(declared(&config(&all), &web, &db).unwrap(), Names { old, new });
+        }
+        let error = declared(&config(&["web", "db"]), &web, &db).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused, "the new name is to be another's");
+
+        let (_dir, _site, _store, mut record) = stopped();
+        record.declared = Some(Declared { on_remove: OnRemove::Delete, ..Declared::default() });
+        let before = record.clone();
+        let us = Handle::current().unwrap();
+        take(&mut record, &db, true, us, noted()).unwrap();
+        assert!(!record.is_declared());
+        give_back(&mut record, &web, true, us).unwrap();
+        assert_eq!(record, before, "undone");
+        take(&mut record, &db, false, us, noted()).unwrap();
+        assert!(record.is_declared());
+    }
+
     /// Killed once the record has the new name: before the volume has it, and after.
     #[test]
     fn one_that_was_killed_is_finished() {
         for volume_done in [false, true] {
             let (_dir, site, mut store, vm) = with_seed();
             let begin = |store: &mut Store, new: &str| {
-                store.update(vm, |record| take(record, &name(new), gone(), noted())).unwrap();
+                store.update(vm, |record| take(record, &name(new), false, gone(), noted())).unwrap();
                 if volume_done {
                     name_seed(&site, &store.get(vm).unwrap().unwrap().spec).unwrap();
                 }
@@ -243,7 +294,7 @@ mod tests {
         let start_time = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
         let alive = Handle { pid: parent, start_time };
         assert!(alive.is_alive());
-        store.update(vm, |record| take(record, &name("db"), alive, noted())).unwrap();
+        store.update(vm, |record| take(record, &name("db"), false, alive, noted())).unwrap();
         assert!(!finish(&site, &mut store, vm).unwrap());
         let error = rename(&site, &mut store, vm, &name("mail")).unwrap_err();
         assert_eq!(error.kind(), Kind::Refused);

@@ -269,10 +269,28 @@ fn a_declared_name() -> Outcome {
     declare(&world, &[("web", RESTS)]);
     apply(&world, &[]).ok();
     let uuid = world.row("web")["uuid"].clone();
-    world.v(["vm", "rename", "web", "www"]).fails(4, &["the config declares it", "name = \"www\""]);
+    declare(&world, &[("web", RESTS), ("www", RESTS)]);
+    world.v(["vm", "rename", "web", "www"]).fails(4, &["the config declares both"]);
+    declare(&world, &[("www", RESTS)]);
+    assert_eq!(world.v(["vm", "rename", "web", "www"]).ok().stderr, "renamed `web` to `www`\n");
+    assert_eq!(world.row("www")["uuid"], uuid);
+    nothing_to_do(&world);
+
+    // Before the config has the new name, as where it is written and applied in one go.
+    declare(&world, &[("www", "running = false\non-remove = 'delete'")]);
+    apply(&world, &[]).ok();
+    let renamed = world.v(["vm", "rename", "www", "web"]).ok().stderr;
+    let note = "note: the config still declares `www`: until it names `web` instead, `v apply` makes another `www`\n";
+    assert_eq!(renamed, format!("renamed `www` to `web`\n{note}"));
+    apply(&world, &[]).ok();
+    assert_eq!(world.row("web")["uuid"], uuid, "an apply leaves it alone");
+    assert_ne!(world.row("www")["uuid"], uuid);
+    declare(&world, &[("web", RESTS)]);
+    apply(&world, &[]).ok();
+    assert_eq!(world.row("web")["uuid"], uuid, "it is taken back");
+    assert_eq!(world.ls().len(), 1);
     declare(&world, &[("www", RESTS)]);
     world.v(["vm", "rename", "web", "www"]).ok();
-    assert_eq!(world.row("www")["uuid"], uuid);
     nothing_to_do(&world);
 
     let deleted = world.v(["vm", "delete", "www"]).ok().stderr;

@@ -10,7 +10,7 @@ use crate::vm::{self, Site};
 ///
 /// Its uuid, number, addresses and disks stay as they are. The guest of one that runs takes over
 /// its new host name when the VM is started again. Of one that the config declares, the name is changed
-/// there first, and here before the next `v apply`.
+/// there too, before the next `v apply`.
 #[derive(Debug, Args)]
 pub(crate) struct Rename {
     /// A name, a number, or a uuid (its first 4 digits are enough)
@@ -26,8 +26,14 @@ impl Rename {
         let mut store = site.store()?;
         let record = store.find(&self.vm)?;
         let (old, live) = (&record.spec.name, record.state.is_live());
-        vm::rename(site, &mut store, record.spec.uuid, &self.new)?;
+        let still_declared = vm::rename(site, &mut store, record.spec.uuid, &self.new)?;
         ui.say(format!("renamed `{old}` to `{}`", self.new));
+        if still_declared {
+            let new = &self.new;
+            ui.say(format!(
+                "note: the config still declares `{old}`: until it names `{new}` instead, `v apply` makes another `{old}`"
+            ));
+        }
         if live && record.spec.seed {
             ui.say("its guest takes over the host name when it is started again");
         }

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::account::{Account, Fate};
 use super::{Apply, Told};
 use crate::error::{Error, Result};
-use crate::plan::{Change, Class, Work};
-use crate::spec::{Declared, Exit, Intent, Name};
+use crate::plan::{Change, Class, Item, Work};
+use crate::spec::{Declared, Exit, Intent, Name, OnRemove, State};
 use crate::store::{Record, Store};
 use crate::vm::{self, Site, Stopped};
 
@@ -47,7 +47,8 @@ impl Apply<'_> {
                 .into_iter()
                 .map(|(account, record, end)| {
                     account.ran = true;
-                    (account, scope.spawn(move || end_one(site, record, end)))
+                    let item = account.item;
+                    (account, scope.spawn(move || end_one(site, item, record, end)))
                 })
                 .collect();
             for (account, thread) in threads {
@@ -69,7 +70,8 @@ impl Apply<'_> {
         if !self.goes_on(account) {
             return;
         }
-        match delete(self.site, store, vm) {
+        let item = account.item;
+        match delete(self.site, store, vm, |record| check_same(item, record)) {
             Ok(()) => {
                 (self.told)(Told::Deleted(&account.item.vm));
                 account.settle(|_| true, &Fate::Done);
@@ -83,6 +85,7 @@ impl Apply<'_> {
             return;
         }
         let released = store.update(vm, |record| {
+            check_same(account.item, record)?;
             if let Some(declared) = &mut record.declared {
                 *declared = Declared { removed: true, start_again: false, ..declared.clone() };
             }
@@ -99,11 +102,35 @@ impl Apply<'_> {
 }
 
 /// One that somebody else has deleted meanwhile is gone too.
-pub(super) fn delete(site: &Site, store: &mut Store, vm: Uuid) -> Result<()> {
+pub(super) fn delete(site: &Site, store: &mut Store, vm: Uuid, check: impl Fn(&Record) -> Result<()>) -> Result<()> {
     match store.get(vm)? {
-        Some(record) => vm::delete(site, store, record, true),
+        Some(record) => vm::delete_if(site, store, record, true, check),
         None => Ok(()),
     }
+}
+
+/// The look is old by the time a person has answered, or guests have shut down.
+fn check_same(item: &Item, record: &Record) -> Result<()> {
+    check_name(&item.vm, record)?;
+    let declared = record.declared.as_ref().filter(|declared| !declared.removed);
+    let same = match &item.work {
+        Work::Delete(_) => {
+            let is_half = matches!(record.state, State::Creating | State::Deleting);
+            declared.is_some_and(|declared| is_half || declared.on_remove == OnRemove::Delete)
+        }
+        Work::Release { .. } => declared.is_some(),
+        _ => true,
+    };
+    if same { Ok(()) } else { Err(changed(&item.vm)) }
+}
+
+/// A uuid stays when a VM is renamed, and the config means names.
+pub(super) fn check_name(name: &Name, record: &Record) -> Result<()> {
+    if record.spec.name == *name { Ok(()) } else { Err(changed(name)) }
+}
+
+fn changed(name: &Name) -> Error {
+    Error::refused(format!("`{name}` has changed meanwhile")).hint("`v apply` again")
 }
 
 fn is_stop(change: &Change) -> bool {
@@ -118,11 +145,12 @@ fn lives(site: &Site, store: &Store, vm: Uuid) -> Result<Option<Record>> {
 }
 
 /// `None`: it ended by itself, just before.
-fn end_one(site: &Site, record: Record, end: End) -> Result<Option<Exit>> {
+fn end_one(site: &Site, item: &Item, record: Record, end: End) -> Result<Option<Exit>> {
     // A connection of its own: it waits as long as the guest does.
     let mut store = site.store()?;
     let (vm, name, timeout) = (record.spec.uuid, record.spec.name.clone(), record.spec.policy.stop_timeout());
     // Refused before its guest is told anything.
+    check_same(item, &record)?;
     if end == End::ForGood {
         vm::check_unprotected(&record)?;
     }
@@ -131,9 +159,12 @@ fn end_one(site: &Site, record: Record, end: End) -> Result<Option<Exit>> {
         Ok(Stopped::StillRunning) => still_running(&name, timeout),
         Err(error) => error,
     };
+    let Some(record) = lives(site, &store, vm)? else { return Ok(None) };
     match end {
-        _ if lives(site, &store, vm)?.is_none() => Ok(None),
-        End::ForGood => vm::force_stop(site, &mut store, vm, Intent::Delete).map(Some),
+        End::ForGood => {
+            check_same(item, &record)?;
+            vm::force_stop(site, &mut store, vm, Intent::Delete).map(Some)
+        }
         End::InOrder => Err(error),
     }
 }

@@ -99,7 +99,7 @@ impl Apply<'_> {
     ) -> Result<VmSpec> {
         if let Some(old) = old {
             self.check(&request, &[old])?;
-            go::delete(self.site, store, old)?;
+            go::delete(self.site, store, old, |record| go::check_name(&entry.name, record))?;
             (self.told)(Told::Deleted(&entry.name));
         }
         let told = (!entry.user_data.is_empty()).then(|| digest(&request.users, &request.parts)).transpose()?;

@@ -95,7 +95,9 @@ fn run(site: &Site, plan: &Plan, cancel: &Cancel) -> (Vec<Vec<String>>, Vec<Stri
 fn what_goes_comes_first_and_what_fails_keeps_no_other() {
     let (_dir, site, mut store) = site();
     let declared = || Some(Declared::default());
-    let [gone, rests, other] = ["gone", "rests", "other"].map(|name| add(&site, &mut store, name, declared()));
+    let [rests, other] = ["rests", "other"].map(|name| add(&site, &mut store, name, declared()));
+    let deleted = Declared { on_remove: OnRemove::Delete, ..Declared::default() };
+    let gone = add(&site, &mut store, "gone", Some(deleted));
     let label = Field::Label("role".to_owned());
     let plan = Plan {
         items: vec![
@@ -153,6 +155,53 @@ fn what_fails_is_not_recorded_as_reached() {
     assert_eq!(told, ["failed: cannot change `web`", "altered web: labels.role"]);
     let now = store.get(record.spec.uuid).unwrap().unwrap();
     assert_eq!((now.declared.unwrap().hypervisor, now.spec.hypervisor), (None, record.spec.hypervisor));
+}
+
+/// It is renamed or let go while the apply waits for its answer.
+#[test]
+fn what_has_changed_since_the_look_stays() {
+    type Planned = fn(Uuid) -> Work;
+    type Meanwhile = fn(&mut Record);
+    let renamed = |record: &mut Record| record.spec.name = "db".parse().unwrap();
+    let let_go = |record: &mut Record| record.declared.as_mut().unwrap().removed = true;
+    let kept = |record: &mut Record| record.declared.as_mut().unwrap().on_remove = OnRemove::Keep;
+    let deletes: Planned = Work::Delete;
+    let releases: Planned = |vm| Work::Release { vm, stop: true };
+    let rows: [(Planned, Meanwhile); 5] =
+        [(deletes, renamed), (deletes, let_go), (deletes, kept), (releases, renamed), (releases, let_go)];
+    for (work, meanwhile) in rows {
+        let (_dir, site, mut store) = site();
+        let declared = Declared { on_remove: OnRemove::Delete, ..Declared::default() };
+        let vm = add(&site, &mut store, "web", Some(declared)).spec.uuid;
+        let plan = Plan { items: vec![item("web", vec![change(Class::Delete, Field::Vm, None)], work(vm))] };
+        let now = store
+            .update(vm, |record| {
+                meanwhile(record);
+                Ok(record.clone())
+            })
+            .unwrap();
+        let (fates, told) = run(&site, &plan, &Cancel::default());
+        let refused = "`web` has changed meanwhile";
+        assert_eq!((fates, told), (vec![vec![refused.to_owned()]], vec![format!("failed: {refused}")]));
+        let left = store.get(vm).unwrap().unwrap();
+        assert_eq!((left.spec, left.declared), (now.spec, now.declared));
+        assert!(site.dirs.vm(vm).exists());
+    }
+}
+
+#[test]
+fn a_renamed_one_does_not_make_way() {
+    let (_dir, site, mut store) = site();
+    let vm = add(&site, &mut store, "db", Some(Declared::default())).spec.uuid;
+    let delete = |store: &mut Store, name: &str| {
+        let name = name.parse().unwrap();
+        go::delete(&site, store, vm, |record| go::check_name(&name, record))
+    };
+    let error = delete(&mut store, "web").unwrap_err();
+    assert_eq!(error.message(), "`web` has changed meanwhile");
+    assert!(store.get(vm).unwrap().is_some() && site.dirs.vm(vm).exists());
+    delete(&mut store, "db").unwrap();
+    assert!(store.get(vm).unwrap().is_none());
 }
 
 #[test]
