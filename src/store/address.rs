@@ -91,7 +91,7 @@ impl Pools {
 }
 
 /// Whether a NIC may have this address of the subnet at all.
-pub(super) fn check_asked(subnet: &Subnet, ip: Ipv4Addr) -> Result<()> {
+pub fn check_asked(subnet: &Subnet, ip: Ipv4Addr) -> Result<()> {
     let (network, net) = (&subnet.network, subnet.net.trunc());
     let (first, last) = hosts(net);
     let wrong = if !net.contains(&ip) {

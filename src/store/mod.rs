@@ -21,6 +21,7 @@ mod vms;
 #[cfg(test)]
 mod tests;
 
+pub use address::check_asked;
 pub use find::Selector;
 pub use follow::Follow;
 pub use history::Remembered;

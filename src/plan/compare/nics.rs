@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::draft::Draft;
 use super::text::{list, maybe, shown, yes};
-use crate::config::{Keeping, Network, check_address};
+use crate::config::{Keeping, Network};
 use crate::error::Result;
 use crate::hypervisor::driver;
 use crate::plan::change::{Class, Field, NicField};
 use crate::spec::{Address, Link, Nic, Subnet, Switch, VmSpec};
+use crate::store::check_asked;
 use crate::template::{self, PlannedNic, Settled};
 
 pub(super) fn compare(draft: &mut Draft<'_>) -> Result<()> {
@@ -125,7 +126,8 @@ fn address(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic, wanted: &[Planned
         let ip = address.ip.addr();
         let asked = wanted.iter().any(|other| other.network == old.network && other.address == Some(ip));
         let wanted = if asked { new.address == Some(ip) } else { new.address.is_none() };
-        let of = |subnet: &Subnet| check_address(subnet.net, subnet.gateway, &subnet.dns, ip).is_ok();
+        // The store keeps it by the same rule.
+        let of = |subnet: &Subnet| check_asked(subnet, ip).is_ok();
         stays && wanted && new.subnet.as_ref().is_some_and(of)
     };
     let kept = old.address.as_ref().filter(fits).map(|address| address.ip.addr());

@@ -207,3 +207,25 @@ proptest! {
         prop_assert!(model.plan(&Wishes::default()).items.is_empty());
     }
 }
+
+/// No VM is given the address of a name server. One that has it keeps it.
+#[test]
+fn a_vm_that_is_the_name_server_is_left_alone() {
+    let text = format!("name = 'xs'\nvcpu = 1\nvram = 1\nnet = [{{ name = 'main' }}]\n{DISK}");
+    let networks =
+        "[[network]]\nname = 'main'\ntype = 'bridge'\nsubnet = '10.44.0.0/24'\nuplink = 'eth0'\ndns = ['10.44.0.2']";
+    let mut model = Model::new(Config { vms: vec![declared(&text)], ..of_text(networks).unwrap() });
+    model.apply(&model.plan(&Wishes::default()));
+    let address = model.seen("web").record.spec.nics[0].address.clone();
+    assert_eq!(address.unwrap().ip.addr().to_string(), "10.44.0.2");
+    let plan = model.plan(&Wishes::default());
+    assert!(plan.items.is_empty(), "{plan:#?}");
+}
+
+const DISK: &str = "disk = [{ name = 'os', path = '/a' }]\n";
+
+fn declared(template: &str) -> DeclaredVm {
+    let template: Template = toml::from_str(template).expect(template);
+    let (name, user_data) = ("web".parse().unwrap(), Vec::new());
+    DeclaredVm { name, template, running: Running::Yes, on_remove: OnRemove::Stop, user_data }
+}
