@@ -23,6 +23,7 @@ impl Supervisor<'_> {
         let record = self.running()?;
         vm::check_resize(&record.spec, vcpu, vram)?;
         if let Some(vram) = vram {
+            vm::check_limit(&record.spec, vram)?;
             machine.grow_memory(vram).await.map_err(or_anew)?;
             self.update_by(actor, |record| {
                 record.spec.vram = vram;

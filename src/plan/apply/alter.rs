@@ -210,12 +210,18 @@ fn is_note(change: &Change) -> bool {
     matches!(change.field, Field::Declared | Field::Template | Field::OnRemove | Field::Label(_))
 }
 
-/// Changed at once in any state. The watchdog is a device.
+/// Changed at once in any state. The watchdog is a device, and less memory comes with a restart.
 fn is_policy(change: &Change) -> bool {
-    matches!(
-        change.field,
-        Field::Restart | Field::Autostart | Field::LimitCpus | Field::LimitMemory | Field::StopTimeout | Field::Protect
-    )
+    change.class != Class::Restart
+        && matches!(
+            change.field,
+            Field::Restart
+                | Field::Autostart
+                | Field::LimitCpus
+                | Field::LimitMemory
+                | Field::StopTimeout
+                | Field::Protect
+        )
 }
 
 fn take_policy(policy: &mut Policy, target: &Policy, fields: &[Field]) {

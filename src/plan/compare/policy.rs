@@ -19,7 +19,10 @@ pub(super) fn compare(draft: &mut Draft<'_>) {
     draft.value(live, Field::LimitCpus, (before.millicpus, after.millicpus), cpus, |spec, new| {
         spec.policy.limits.millicpus = new;
     });
-    draft.value(live, Field::LimitMemory, (before.memory, after.memory), maybe, |spec, new| {
+    // The kernel ends a guest that has more than it may: it follows what it has until a restart.
+    let has = draft.spec().vram.max(draft.target.vram);
+    let memory = if after.memory.is_some_and(|memory| memory <= has) { Class::Restart } else { live };
+    draft.value(memory, Field::LimitMemory, (before.memory, after.memory), maybe, |spec, new| {
         spec.policy.limits.memory = new;
     });
     let seconds = |seconds: &u32| Some(format!("{seconds} s"));

@@ -8,7 +8,7 @@ use proptest::sample::{select, subsequence};
 
 use crate::config::{Config, DeclaredVm, Running, Template, of_text};
 use crate::plan::model::Model;
-use crate::plan::{Class, Need, Wishes};
+use crate::plan::{Class, Field, Need, Wishes};
 use crate::spec::{Mac, Name, OnRemove, VmSpec};
 
 const NETWORKS: &str = r#"
@@ -71,10 +71,11 @@ fn nets() -> impl Strategy<Value = String> {
 }
 
 fn sizes() -> impl Strategy<Value = String> {
-    (1..4u32, 0..4u32, 1..4u64, 0..4u64).prop_map(|(vcpu, more_vcpu, vram, more_vram)| {
+    (1..4u32, 0..4u32, 1..4u64, 0..4u64, any::<bool>()).prop_map(|(vcpu, more_vcpu, vram, more_vram, limited)| {
         let vcpu_max = if more_vcpu > 0 { format!("vcpu-max = {}\n", vcpu + more_vcpu) } else { String::new() };
         let vram_max = if more_vram > 0 { format!("vram-max = {}\n", vram + more_vram) } else { String::new() };
-        format!("vcpu = {vcpu}\nvram = {vram}\n{vcpu_max}{vram_max}")
+        let limit = if limited { format!("limits.memory = {}\n", vram + 1) } else { String::new() };
+        format!("vcpu = {vcpu}\nvram = {vram}\n{vcpu_max}{vram_max}{limit}")
     })
 }
 
@@ -220,6 +221,23 @@ fn a_vm_that_is_the_name_server_is_left_alone() {
     assert_eq!(address.unwrap().ip.addr().to_string(), "10.44.0.2");
     let plan = model.plan(&Wishes::default());
     assert!(plan.items.is_empty(), "{plan:#?}");
+}
+
+/// Done live it would come before the restart that gives the guest less.
+#[test]
+fn a_limit_that_the_guest_is_above_comes_with_its_restart() {
+    let vm = |vram, limit| declared(&format!("name = 'xs'\nvcpu = 1\nvram = {vram}\nlimits.memory = {limit}\n{DISK}"));
+    let mut model = made(&vm(4, 5));
+    for (vram, limit, class) in
+        [(2, 3, Class::Restart), (2, 4, Class::Restart), (4, 6, Class::Live), (6, 7, Class::Live)]
+    {
+        model.configure(config(vec![vm(vram, limit)]));
+        for restart in [false, true] {
+            let plan = model.plan(&Wishes { restart, ..Wishes::default() });
+            let change = plan.lines().map(|(_, change)| change).find(|change| change.field == Field::LimitMemory);
+            assert_eq!(change.unwrap().class, class, "{vram} {limit} {restart}");
+        }
+    }
 }
 
 const DISK: &str = "disk = [{ name = 'os', path = '/a' }]\n";

@@ -27,4 +27,4 @@ pub use guard::set_guard;
 pub use policy::set_policy;
 pub use ports::set_ports;
 pub use reshape::{Reshape, reshape};
-pub use resize::{check_resize, resize};
+pub use resize::{check_limit, check_resize, resize};

@@ -52,6 +52,18 @@ pub fn check_resize(spec: &VmSpec, vcpu: Option<u32>, vram: Option<Size>) -> Res
     Ok(())
 }
 
+/// Whether a guest that runs may have so much memory: at its limit the kernel would end it. A plan that
+/// raises both raises the limit first, so this is no part of what it can come to.
+pub fn check_limit(spec: &VmSpec, vram: Size) -> Result<()> {
+    match spec.policy.limits.memory {
+        Some(limit) if vram > spec.vram && vram >= limit => {
+            Err(Error::refused(format!("it may have {limit} of memory with all that runs it, and {vram} would end it"))
+                .hint("raise `limits.memory` first"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn refused(why: String) -> Error {
     Error::refused(why).hint("`v apply --restart` starts it anew with it")
 }
@@ -73,6 +85,26 @@ pub(super) fn recorded(store: &Store, vm: Uuid) -> Result<Record> {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::spec::{Limits, Policy};
+
+    #[test]
+    fn memory_stays_below_its_limit() {
+        let limits = Limits { millicpus: None, memory: Some(Size::gib(4)) };
+        let bare = VmSpec { vram: Size::gib(2), vram_max: Some(Size::gib(8)), ..VmSpec::sample(Uuid::new_v4()) };
+        let spec = VmSpec { policy: Policy { limits, ..bare.policy.clone() }, ..bare.clone() };
+        assert!(check_limit(&bare, Size::gib(8)).is_ok());
+        assert!(check_limit(&spec, Size::gib(3)).is_ok());
+        for vram in [4, 5] {
+            let error = check_limit(&spec, Size::gib(vram)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Refused);
+            assert_eq!(error.hint_text(), Some("raise `limits.memory` first"));
+            // What a plan that raises both goes by.
+            assert!(check_resize(&spec, None, Some(Size::gib(vram))).is_ok());
+        }
+        // It has it already.
+        let spec = VmSpec { vram: Size::gib(4), ..spec };
+        assert!(check_limit(&spec, Size::gib(4)).is_ok());
+    }
 
     #[test]
     fn what_a_guest_that_runs_can_come_to() {
