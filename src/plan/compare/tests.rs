@@ -213,7 +213,8 @@ proptest! {
 #[test]
 fn a_vm_that_is_the_name_server_is_left_alone() {
     let text = format!("name = 'xs'\nvcpu = 1\nvram = 1\nnet = [{{ name = 'main' }}]\n{DISK}");
-    let networks = "[[network]]\nname = 'main'\ntype = 'bridge'\nsubnet = '10.44.0.0/24'\ndns = ['10.44.0.2']";
+    let networks =
+        "[[network]]\nname = 'main'\ntype = 'bridge'\nsubnet = '10.44.0.0/24'\nuplink = 'eth0'\ndns = ['10.44.0.2']";
     let mut model = Model::new(Config { vms: vec![declared(&text)], ..of_text(networks).unwrap() });
     model.apply(&model.plan(&Wishes::default()));
     let address = model.seen("web").record.spec.nics[0].address.clone();
