@@ -38,8 +38,7 @@ pub fn create(
     progress: &dyn Progress,
 ) -> Result<Vec<VmSpec>> {
     let template = &request.template;
-    let mut store = site.store()?;
-    let Ready { runner, resolved, nics, sources } = ready(site, &mut store, config, request, cancel, progress)?;
+    let Ready { mut store, runner, resolved, nics, sources } = ready(site, config, request, cancel, progress)?;
     let drafts = drafts(request, &nics)?;
     let owner = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
     let specs = opening(Verb::Create, "rows", |noted| {
@@ -78,15 +77,15 @@ pub fn check_create(
     cancel: &Cancel,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let mut store = site.store()?;
-    let ready = ready(site, &mut store, config, request, cancel, progress)?;
+    let ready = ready(site, config, request, cancel, progress)?;
     let drafts = drafts(request, &ready.nics)?;
     let wanted: Vec<Wanted> = drafts.into_iter().flat_map(|draft| draft.nics).collect();
-    store.check_free(&wanted, replaces)
+    ready.store.check_free(&wanted, replaces)
 }
 
 /// What was looked at before anything is recorded.
 struct Ready {
+    store: Store,
     runner: Option<Runner>,
     resolved: Resolved,
     nics: Vec<PlannedNic>,
@@ -94,14 +93,7 @@ struct Ready {
     sources: Vec<Source>,
 }
 
-fn ready(
-    site: &Site,
-    store: &mut Store,
-    config: &Config,
-    request: &Create,
-    cancel: &Cancel,
-    progress: &dyn Progress,
-) -> Result<Ready> {
+fn ready(site: &Site, config: &Config, request: &Create, cancel: &Cancel, progress: &dyn Progress) -> Result<Ready> {
     let template = &request.template;
     // Every VM's have the same length.
     site.check_socket_paths(Uuid::nil())?;
@@ -109,17 +101,19 @@ fn ready(
     let (resolved, choice) = resolve(config, template)?;
     tracing::info!("{}", choice.why);
     check_boot(&resolved.boot)?;
+    // What is refused by now has made no folder.
+    let mut store = site.store()?;
     let ovs = site.ovs(config);
-    let mut nics = template::nics(config, template, &mut |network| settle(site, store, network, &ovs))?;
+    let mut nics = template::nics(config, template, &mut |network| settle(site, &mut store, network, &ovs))?;
     template::lay_over(&mut nics, &request.overrides, request.count)?;
     template::keep_named(config, &mut nics);
-    sweep(site, store)?;
+    sweep(site, &mut store)?;
     make_private(&site.dirs.vms())?;
 
     check_networks(config, &nics, &ovs)?;
     let sources = sources(site, &template.name, template::disks(config, template)?, cancel, progress)?;
     check_space(site, &sources, request.count)?;
-    Ok(Ready { runner, resolved, nics, sources })
+    Ok(Ready { store, runner, resolved, nics, sources })
 }
 
 /// What makes each VM, in order; the undo of the first removes all that the others made.

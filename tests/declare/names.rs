@@ -76,11 +76,23 @@ fn the_config_names_its_vms() -> Outcome {
     stage.config(&vm("web", "button", ""));
     world.apply(&[]).ok();
     let pid = stage.pid("web", "hypervisor_pid");
-    world.v(["vm", "rename", "web", "front"]).fails(4, &["`web`", "config"]);
+    // First the VM, then the config: between them it is nobody's to touch.
+    let said = world.v(["vm", "rename", "web", "front"]).ok().stderr;
+    assert!(said.contains("still declares `web`"), "{said}");
+    assert_eq!(world.plan(&[]).fields(), ["web create vm", "web start running"]);
     stage.config(&vm("front", "button", ""));
-    world.v(["vm", "rename", "web", "front"]).ok();
-    world.assert_in_order();
+    world.apply(&[]).ok();
     assert_eq!(stage.pid("front", "hypervisor_pid"), pid, "it is the same VM");
+    // First the config, then the VM.
+    stage.config(&vm("last", "button", ""));
+    world.v(["vm", "rename", "front", "last"]).ok();
+    world.assert_in_order();
+    assert_eq!(stage.pid("last", "hypervisor_pid"), pid, "it is the same VM still");
+    // A name that the config has for another.
+    stage.config(&(vm("last", "button", "") + &vm("other", "button", "")));
+    world.v(["vm", "rename", "last", "other"]).fails(4, &["`last`", "`other`"]);
+    stage.config(&vm("last", "button", ""));
+    world.assert_in_order();
     Ok(())
 }
 
