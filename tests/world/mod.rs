@@ -246,6 +246,10 @@ impl Drop for World {
                 // One that is protected stays, and goes with the folder; it must not run on.
                 let _ = run(self.command(["vm", "stop", "--force", "--timeout", "0", "--all"]), limit);
             }
+            // Their name servers outlive both the VMs and a test's own network namespace.
+            if self.root().join("run/virshle/net").is_dir() {
+                let _ = run(self.command(["network", "down", "--all"]), limit);
+            }
         }
     }
 }
