@@ -45,6 +45,9 @@ in
     pc = guest "x86_64-linux" [ ];
     arm = guest "aarch64-linux" [ ];
     unseeded = guest "x86_64-linux" [ { virshle.guest.seed = "none"; } ];
+    # NixOS itself, where nobody says anything.
+    none = ((pc nixpkgs.legacyPackages).nixos [ ]).config;
+    template = guest "x86_64-linux" [ ../../nix/templates/guest/configuration.nix ];
     # What a person says comes first.
     own = guest "x86_64-linux" [
       {

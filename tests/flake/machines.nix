@@ -8,19 +8,18 @@ let
     inherit lib;
     system = "x86_64-linux";
   };
-  any = mkOption { type = types.anything; };
 
-  # Of NixOS and of its machine tests, beyond what the module itself sets.
+  count = mkOption {
+    type = types.ints.positive;
+    default = 1;
+  };
+  # Of the machines of NixOS's tests, and of systems that have others in them.
   nixos.options = {
-    system = lib.genAttrs [
-      "stateVersion"
-      "switch"
-    ] (_: any);
     virtualisation = lib.genAttrs [
       "cores"
       "diskSize"
       "memorySize"
-    ] (_: any);
+    ] (_: count);
     specialisation = mkOption {
       type = types.attrsOf (
         types.submodule {
@@ -32,12 +31,19 @@ let
   };
 
   outcome = modules: { inherit ((evaluate modules).outcome) refused settings; };
-  image = _: "/nix/store/image";
+
+  # The image of a guest that is what NixOS takes.
+  mkGuestImage =
+    arguments:
+    let
+      image = import ../../nix/guest-image.nix (arguments // { inherit pkgs; });
+    in
+    builtins.deepSeq image.config image;
 
   machine =
     test:
     let
-      inherit (import (lib.head test.imports)) name nodes testScript;
+      inherit (test) name nodes testScript;
       modules = [
         nixos
         test.defaults
@@ -57,11 +63,9 @@ in
 {
   tests = lib.mapAttrs (_: machine) (
     import ../nixos {
-      pkgs = pkgs // {
-        testers.runNixOSTest = lib.id;
-      };
+      inherit pkgs;
       self = {
-        lib.mkGuestImage = image;
+        lib = { inherit mkGuestImage; };
         nixosModules.default = { };
       };
     }
@@ -69,6 +73,6 @@ in
   template = outcome [
     nixos
     ../../nix/templates/host/configuration.nix
-    { _module.args.virshle.lib.mkGuestImage = image; }
+    { _module.args.virshle.lib = { inherit mkGuestImage; }; }
   ];
 }
