@@ -30,7 +30,7 @@ let
     };
   };
 
-  outcome = modules: { inherit ((evaluate modules).outcome) refused settings; };
+  outcome = modules: { inherit ((evaluate modules).outcome) firewall refused settings; };
 
   # The image of a guest that is what NixOS takes.
   mkGuestImage =
@@ -59,6 +59,17 @@ let
       }
       // lib.mapAttrs (_: other: outcome (modules ++ [ other.configuration ])) specialisation.value;
     };
+
+  # The host that the flake's template begins, without what the machine itself is.
+  begun = (import ../../nix/templates/host/flake.nix).outputs {
+    nixpkgs.lib.nixosSystem = lib.id;
+    virshle = {
+      lib = { inherit mkGuestImage; };
+      nixosModules.default = { };
+    };
+  };
+  inherit (begun.nixosConfigurations) host;
+  there = module: !lib.isPath module || lib.pathExists module;
 in
 {
   tests = lib.mapAttrs (_: machine) (
@@ -70,9 +81,11 @@ in
       };
     }
   );
-  template = outcome [
-    nixos
-    ../../nix/templates/host/configuration.nix
-    { _module.args.virshle.lib = { inherit mkGuestImage; }; }
-  ];
+  template = outcome (
+    [
+      nixos
+      { _module.args = host.specialArgs; }
+    ]
+    ++ lib.filter there host.modules
+  );
 }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{root, with_lib};
 use crate::trials;
@@ -70,6 +70,7 @@ fn the_template_is_taken() -> Outcome {
     let host = &evaluated()?["template"];
     is_taken("nix/templates/host", host);
     assert_eq!(host["settings"]["vm"][0]["name"], "web");
+    assert_eq!(host["firewall"]["interfaces"]["vmbr0"]["allowedTCPPorts"], json!([53]), "its guests may ask for names");
     Ok(())
 }
 

@@ -157,7 +157,9 @@ fn a_guest_without_its_seed() -> Outcome {
 }
 
 fn the_template_begins_a_guest() -> Outcome {
-    let guest = &flake()?["guests"]["template"];
+    let guests = &flake()?["guests"];
+    let guest = &guests["template"];
+    assert_eq!(guest, &guests["template-image"], "what it is switched to is what it started as");
     assert_eq!(guest["services"]["cloud-init"]["enable"], true);
     assert_eq!(guest["services"]["nginx"]["virtualHosts"]["default"]["locations"]["/"]["return"], "200 'hello\\n'");
     assert_eq!(guest["networking"]["firewall"]["allowedTCPPorts"], json!([80]));

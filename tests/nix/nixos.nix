@@ -93,6 +93,7 @@ in
       useDHCP = flag true;
       useNetworkd = flag false;
     };
+    nixpkgs.hostPlatform = text "x86_64-linux";
     security.sudo.extraConfig = lines;
     services = {
       cloud-init = {
