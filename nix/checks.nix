@@ -22,6 +22,7 @@ let
         boot.loader.grub.enable = false;
         fileSystems."/".device = "/dev/vda";
         fileSystems."/".fsType = "ext4";
+        system.stateVersion = "26.11";
       };
       system = pkgs.nixos (modules ++ [ machine ]);
     in

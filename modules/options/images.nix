@@ -8,13 +8,7 @@ let
     { name, ... }:
     {
       options = {
-        name = mkOption {
-          type = words.name;
-          default = name;
-          defaultText = literalExpression "‹name›";
-          example = "debian-12";
-          description = "Its name, which a disk refers to.";
-        };
+        name = words.named name "debian-12" "Its name, which a disk refers to.";
         path = mkOption {
           type = types.path;
           example = literalExpression ''"''${inputs.virshle.lib.mkGuestImage { inherit pkgs; }}/nixos.img"'';

@@ -1,15 +1,9 @@
 # What a template says of its VMs, and what a VM says in its template's place.
 { lib }:
 let
-  inherit (lib) literalExpression mkOption types;
+  inherit (lib) mkOption types;
   words = import ../lib/types.nix { inherit lib; };
-  maybe =
-    type: example: description:
-    mkOption {
-      type = types.nullOr type;
-      default = null;
-      inherit example description;
-    };
+  inherit (words) maybe named;
 
   order = mkOption {
     type = types.int;
@@ -20,15 +14,6 @@ let
       What a VM shares with its template keeps the template's place, and what is the VM's own comes after it.
     '';
   };
-
-  named =
-    name: example: description:
-    mkOption {
-      type = words.name;
-      default = name;
-      defaultText = literalExpression "‹name›";
-      inherit example description;
-    };
 
   disk =
     { name, ... }:
@@ -82,8 +67,6 @@ let
     };
 in
 {
-  inherit maybe named;
-
   options = {
     vcpuMax =
       maybe (types.ints.between 1 255) 4

@@ -1,27 +1,15 @@
 # `[[network]]`: what VMs are plugged into.
 { lib, ... }:
 let
-  inherit (lib) literalExpression mkOption types;
+  inherit (lib) mkOption types;
   words = import ../lib/types.nix { inherit lib; };
-  maybe =
-    type: example: description:
-    mkOption {
-      type = types.nullOr type;
-      default = null;
-      inherit example description;
-    };
+  inherit (words) maybe;
 
   network =
     { name, ... }:
     {
       options = {
-        name = mkOption {
-          type = words.name;
-          default = name;
-          defaultText = literalExpression "‹name›";
-          example = "lan";
-          description = "Its name, which a VM's NIC refers to.";
-        };
+        name = words.named name "lan" "Its name, which a VM's NIC refers to.";
         type =
           maybe
             (types.enum [

@@ -3,12 +3,13 @@
 let
   inherit (lib) mkOption types;
   machine = import ./machine.nix { inherit lib; };
+  words = import ../lib/types.nix { inherit lib; };
 
   template =
     { name, ... }:
     {
       options = machine.options // {
-        name = machine.named name "xs" "Its name, for a VM's `template` and {command}`v vm create -t`.";
+        name = words.named name "xs" "Its name, for a VM's `template` and {command}`v vm create -t`.";
         vcpu = mkOption {
           type = machine.vcpu;
           example = 2;

@@ -4,7 +4,7 @@ let
   inherit (lib) mkOption types;
   machine = import ./machine.nix { inherit lib; };
   words = import ../lib/types.nix { inherit lib; };
-  inherit (machine) maybe;
+  inherit (words) maybe;
 
   user = {
     options = {
@@ -25,7 +25,7 @@ let
     { name, ... }:
     {
       options = machine.options // {
-        name = machine.named name "db1" "Its name.";
+        name = words.named name "db1" "Its name.";
         template = mkOption {
           type = words.name;
           example = "xs";

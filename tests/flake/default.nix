@@ -22,6 +22,15 @@ let
     pkgs = pc nixpkgs.legacyPackages;
     modules = [ { networking.domain = "example"; } ];
   };
+  # What the template of a guest begins.
+  begun = (import ../../nix/templates/guest/flake.nix).outputs {
+    nixpkgs = nixpkgs // {
+      lib = lib // {
+        nixosSystem = { modules }: (pc nixpkgs.legacyPackages).nixos modules;
+      };
+    };
+    virshle = self;
+  };
 in
 {
   outputs = lib.attrNames (removeAttrs self [ "outPath" ]);
@@ -45,6 +54,10 @@ in
     pc = guest "x86_64-linux" [ ];
     arm = guest "aarch64-linux" [ ];
     unseeded = guest "x86_64-linux" [ { virshle.guest.seed = "none"; } ];
+    # NixOS itself, where nobody says anything.
+    none = ((pc nixpkgs.legacyPackages).nixos [ ]).config;
+    template = begun.nixosConfigurations.guest.config;
+    template-image = (pc begun.packages).default.config;
     # What a person says comes first.
     own = guest "x86_64-linux" [
       {

@@ -8,19 +8,18 @@ let
     inherit lib;
     system = "x86_64-linux";
   };
-  any = mkOption { type = types.anything; };
 
-  # Of NixOS and of its machine tests, beyond what the module itself sets.
+  count = mkOption {
+    type = types.ints.positive;
+    default = 1;
+  };
+  # Of the machines of NixOS's tests, and of systems that have others in them.
   nixos.options = {
-    system = lib.genAttrs [
-      "stateVersion"
-      "switch"
-    ] (_: any);
     virtualisation = lib.genAttrs [
       "cores"
       "diskSize"
       "memorySize"
-    ] (_: any);
+    ] (_: count);
     specialisation = mkOption {
       type = types.attrsOf (
         types.submodule {
@@ -31,13 +30,20 @@ let
     };
   };
 
-  outcome = modules: { inherit ((evaluate modules).outcome) refused settings; };
-  image = _: "/nix/store/image";
+  outcome = modules: { inherit ((evaluate modules).outcome) firewall refused settings; };
+
+  # The image of a guest that is what NixOS takes.
+  mkGuestImage =
+    arguments:
+    let
+      image = import ../../nix/guest-image.nix (arguments // { inherit pkgs; });
+    in
+    builtins.deepSeq image.config image;
 
   machine =
     test:
     let
-      inherit (import (lib.head test.imports)) name nodes testScript;
+      inherit (test) name nodes testScript;
       modules = [
         nixos
         test.defaults
@@ -53,22 +59,33 @@ let
       }
       // lib.mapAttrs (_: other: outcome (modules ++ [ other.configuration ])) specialisation.value;
     };
+
+  # The host that the flake's template begins, without what the machine itself is.
+  begun = (import ../../nix/templates/host/flake.nix).outputs {
+    nixpkgs.lib.nixosSystem = lib.id;
+    virshle = {
+      lib = { inherit mkGuestImage; };
+      nixosModules.default = { };
+    };
+  };
+  inherit (begun.nixosConfigurations) host;
+  there = module: !lib.isPath module || lib.pathExists module;
 in
 {
   tests = lib.mapAttrs (_: machine) (
     import ../nixos {
-      pkgs = pkgs // {
-        testers.runNixOSTest = lib.id;
-      };
+      inherit pkgs;
       self = {
-        lib.mkGuestImage = image;
+        lib = { inherit mkGuestImage; };
         nixosModules.default = { };
       };
     }
   );
-  template = outcome [
-    nixos
-    ../../nix/templates/host/configuration.nix
-    { _module.args.virshle.lib.mkGuestImage = image; }
-  ];
+  template = outcome (
+    [
+      nixos
+      { _module.args = host.specialArgs; }
+    ]
+    ++ lib.filter there host.modules
+  );
 }

@@ -1,5 +1,5 @@
 //! The machine tests below tests/nixos, without running one: each host, and the one that the flake's template begins,
-//! is what the module takes and what `v` takes; each script is Python.
+//! is what NixOS, the module and `v` take, as far as that is known here; each script is what NixOS's driver takes.
 
 use std::fs;
 use std::process::Command;
@@ -7,14 +7,14 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{root, with_lib};
 use crate::trials;
 use crate::world::{Outcome, Skip, World, need_program, run};
 
 pub fn trials() -> Vec<Trial> {
-    trials![every_file_is_run, every_host_is_taken, every_script_is_python, the_template_is_taken]
+    trials![every_file_is_run, every_host_is_taken, every_script_is_what_the_driver_takes, the_template_is_taken]
 }
 
 fn evaluated() -> Result<&'static Value, Skip> {
@@ -70,16 +70,28 @@ fn the_template_is_taken() -> Outcome {
     let host = &evaluated()?["template"];
     is_taken("nix/templates/host", host);
     assert_eq!(host["settings"]["vm"][0]["name"], "web");
+    assert_eq!(host["firewall"]["interfaces"]["vmbr0"]["allowedTCPPorts"], json!([53]), "its guests may ask for names");
     Ok(())
 }
 
-fn every_script_is_python() -> Outcome {
+fn every_script_is_what_the_driver_takes() -> Outcome {
     let python = need_program("python3")?;
-    for (name, test) in tests()? {
-        let script = test["script"].as_str().expect("a script");
+    let held = |script: &str| {
         let mut command = Command::new(&python);
-        command.args(["-c", "import ast, sys; ast.parse(sys.argv[1])", script]);
-        let told = run(command, Duration::from_secs(60));
+        command.arg(root().join("tests/flake/script.py")).arg(script);
+        run(command, Duration::from_secs(60))
+    };
+    for (script, wrong) in [
+        ("host.suceed('true')", "a machine has no `suceed`"),
+        ("host.wait_for_unit('a.service', timout=1)", "`wait_for_unit` takes no `timout`"),
+        ("print(json.loads('1'))", "`json` is not there"),
+        ("import json", "`json` is not used"),
+        ("with subtest('a'):", "IndentationError"),
+    ] {
+        held(script).fails(1, &[wrong]);
+    }
+    for (name, test) in tests()? {
+        let told = held(test["script"].as_str().expect("a script"));
         assert_eq!(told.code, Some(0), "{name}: {}", told.stderr);
     }
     Ok(())

@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         the_checks_are_those_of_the_suite,
         a_guest_of_each_kind,
         a_guest_without_its_seed,
+        the_template_begins_a_guest,
         a_guest_has_the_last_word,
         an_image_that_firmware_boots,
     ]
@@ -136,18 +137,32 @@ fn a_guest_of_each_kind() -> Outcome {
         assert_eq!(guest["services"]["cloud-init"]["network"]["enable"], true, "{name}");
         let sources = &guest["services"]["cloud-init"]["settings"]["datasource_list"];
         assert_eq!(sources, &json!(["NoCloud", "None"]), "{name}");
-        assert_eq!(guest["networking"], json!({ "hostName": "", "useDHCP": false, "useNetworkd": true }), "{name}");
+        for (option, value) in [("hostName", json!("")), ("useDHCP", json!(false)), ("useNetworkd", json!(true))] {
+            assert_eq!(guest["networking"][option], value, "{name}: {option}");
+        }
     }
     Ok(())
 }
 
 fn a_guest_without_its_seed() -> Outcome {
-    let guest = &flake()?["guests"]["unseeded"];
-    assert_eq!(guest["services"]["cloud-init"], json!({}));
+    let guests = &flake()?["guests"];
+    let (seeded, guest, none) = (&guests["pc"], &guests["unseeded"], &guests["none"]);
+    assert_eq!(guest["services"]["cloud-init"], none["services"]["cloud-init"]);
     for part in ["networking", "security", "systemd"] {
-        assert_eq!(guest[part], json!({}), "its own configuration's");
+        assert_eq!(guest[part], none[part], "its own configuration's");
+        assert_ne!(seeded[part], none[part], "{part}");
     }
     assert_eq!(guest["services"]["openssh"]["enable"], true);
+    Ok(())
+}
+
+fn the_template_begins_a_guest() -> Outcome {
+    let guests = &flake()?["guests"];
+    let guest = &guests["template"];
+    assert_eq!(guest, &guests["template-image"], "what it is switched to is what it started as");
+    assert_eq!(guest["services"]["cloud-init"]["enable"], true);
+    assert_eq!(guest["services"]["nginx"]["virtualHosts"]["default"]["locations"]["/"]["return"], "200 'hello\\n'");
+    assert_eq!(guest["networking"]["firewall"]["allowedTCPPorts"], json!([80]));
     Ok(())
 }
 

@@ -101,6 +101,10 @@ in
         };
       })
     ];
+
+    # Nor what the options of NixOS cannot be.
+    nixos-name = [ { boot.kernelParam = [ "quiet" ]; } ];
+    nixos-value = [ { systemd.services.a.wantedBy = [ "multi-user" ]; } ];
   };
 
   hosts = {

@@ -59,23 +59,7 @@ const PLACES: [(&str, &str, &str); 29] = [
     ("vms.<name>.users", "virshle-apply.service", "/var/lib/virshle/vm/UUID/seed.img"),
 ];
 
-const HEAD: &str = "\
-# Virshle on NixOS: every option
-
-`services.virshle` of the flake's `nixosModules.default`: NixOS option → key of `/etc/virshle/config.toml` → unit → path. \
-A test holds this table against the module and against [the grammar](config.schema.json); `GOLDEN=write` writes it anew.
-
-- An option is named as its key, in camelCase: `vramMax` is `vram-max`.
-- What the TOML has in a list is an attribute set in the plural, which modules add to: `vms.<name>` is `[[vm]]`, \
-`vms.<name>.disks.<name>` its `disk`. Disks and NICs stand in the order of their `order` (100 when not given), those of \
-one order by their attribute names; a VM's own come after its template's.
-- What is `null`, as most are when not given, is left out of the file: then the grammar's default holds, and for a VM what \
-its template says.
-- `settings` is the file itself, for what has no option. Both may be used together.
-- The whole file, and `users`, are in the Nix store, which everyone on the host reads. Secrets are in files that \
-`userData` names.
-
-";
+const HEAD: &str = "| NixOS option, below `services.virshle` | Key | Unit | Path |\n|---|---|---|---|\n";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -93,7 +77,7 @@ struct Row {
 }
 
 fn rows() -> Vec<Row> {
-    let text = fs::read_to_string(page()).unwrap_or_default();
+    let text = fs::read_to_string(page()).expect("the page");
     let cells = |line: &str| -> Option<Row> {
         let mut cells =
             line.strip_prefix("| `")?.trim_end_matches('|').split('|').map(|cell| cell.trim().trim_matches('`'));
@@ -165,9 +149,10 @@ fn keys(schema: &Value, at: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
-fn written(options: &[String]) -> String {
-    let mut text = HEAD.to_owned();
-    text += "| NixOS option, below `services.virshle` | Key | Unit | Path |\n|---|---|---|---|\n";
+/// The page with its table as it should be; the words before it are for people to write.
+fn written(page: &str, options: &[String]) -> String {
+    let (words, _) = page.split_once(HEAD).expect("the table");
+    let mut text = format!("{words}{HEAD}");
     let cell = |text: &str| if text == NONE { text.to_owned() } else { format!("`{text}`") };
     for option in options {
         let fits = |place: &&(&str, &str, &str)| option.starts_with(place.0);
@@ -193,11 +178,12 @@ fn every_option_is_documented() -> Outcome {
 }
 
 fn the_page_has_every_option() -> Outcome {
-    let expected = written(&options()?);
+    let read = || fs::read_to_string(page()).expect("the page");
+    let expected = written(&read(), &options()?);
     if writes_golden() {
         fs::write(page(), &expected).expect("the page is written");
     }
-    let text = fs::read_to_string(page()).unwrap_or_default();
+    let text = read();
     assert!(text == expected, "public/nixos.md is not what the options are (`GOLDEN=write` writes it):\n{expected}");
     Ok(())
 }

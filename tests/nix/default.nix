@@ -12,7 +12,7 @@ let
       })
       (
         lib.filter (option: !option.internal) (
-          lib.optionAttrSetToDocList { inherit ((evaluate [ ]).options) services; }
+          lib.optionAttrSetToDocList { services = { inherit ((evaluate [ ]).options.services) virshle; }; }
         )
       );
 in

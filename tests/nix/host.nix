@@ -1,8 +1,8 @@
 # A host for the module to be evaluated on: the options of NixOS that it sets, without NixOS, and
-# packages that are only names. `evaluate modules` is what they come to.
+# packages that are only names. `evaluate modules` is what they come to, where NixOS takes all that they say.
 { lib }:
 let
-  inherit (lib) mkOption types;
+  inherit (lib) types;
 
   package =
     name:
@@ -44,57 +44,13 @@ let
           inherit script;
         };
     };
-
-  any =
-    default:
-    mkOption {
-      type = types.anything;
-      inherit default;
-    };
-  list = mkOption {
-    type = types.listOf types.anything;
-    default = [ ];
-  };
-  sets = mkOption {
-    type = types.attrsOf types.anything;
-    default = { };
-  };
-
-  stubs.options = {
-    assertions = list;
-    warnings = list;
-    boot.kernel.sysctl = sets;
-    boot.kernelParams = list;
-    environment.etc = sets;
-    environment.pathsToLink = list;
-    environment.systemPackages = list;
-    networking.nftables.enable = any false;
-    networking.firewall = {
-      allowedTCPPorts = list;
-      allowedUDPPorts = list;
-      extraForwardRules = mkOption {
-        type = types.lines;
-        default = "";
-      };
-      interfaces = sets;
-    };
-    system.activationScripts = sets;
-    systemd.packages = list;
-    systemd.services = sets;
-    systemd.sockets = sets;
-    systemd.tmpfiles.settings = sets;
-    users.groups = sets;
-    users.users = sets;
-    virtualisation.vswitch.enable = any false;
-    virtualisation.vswitch.package = any pkgs.openvswitch;
-  };
 in
 modules:
 let
   host = lib.evalModules {
     modules = [
       ../../modules
-      stubs
+      ./nixos.nix
     ]
     ++ modules;
     specialArgs = { inherit pkgs; };
@@ -104,7 +60,7 @@ let
 in
 {
   inherit (host) options;
-  outcome = {
+  outcome = builtins.deepSeq config {
     refused = map (one: one.message) (lib.filter (one: !one.assertion) config.assertions);
     inherit (config) warnings;
     inherit (cfg) settings;

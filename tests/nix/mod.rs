@@ -1,5 +1,5 @@
 //! The NixOS module, evaluated without NixOS: by `nix-instantiate` with the `lib` of a nixpkgs, whose
-//! folder `VIRSHLE_NIXPKGS_LIB` names, against options that stand in for NixOS's own (host.nix).
+//! folder `VIRSHLE_NIXPKGS_LIB` names, against NixOS's own options as nixos.nix has them: by name and type.
 //!
 //! What is not shown by it: that NixOS builds and switches such a system. That is for the machine
 //! tests in tests/nixos.

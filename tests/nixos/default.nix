@@ -9,9 +9,10 @@
 #   guest-image  what modules/guest promises, seen in the guest
 #
 # `nix build .#checks.x86_64-linux.machine-boot` runs one; `nix run .#checks.x86_64-linux.machine-boot.driver` by hand.
-# They need a nixpkgs. Where the project is developed there is none: there they are only parsed and evaluated against
-# the module's options (tests/nix), and have not been run. The guest has KVM where the builder lets machines nest, else
-# QEMU executes its instructions, which takes minutes.
+# They need a nixpkgs. Where the project is developed there is none: there the hosts are only evaluated, against the
+# options of the module and those of NixOS (tests/nix/nixos.nix), the scripts are held to what the driver takes
+# (tests/flake/script.py), and nothing has been run. The guest has KVM where the builder lets machines nest, else QEMU
+# executes its instructions, which takes minutes.
 { pkgs, self }:
 let
   keys = import (pkgs.path + "/nixos/tests/ssh-keys.nix") pkgs;

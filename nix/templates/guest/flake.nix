@@ -5,7 +5,7 @@
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
     virshle = {
       # Where this template came from.
-      url = "path:/path/to/virshle";
+      url = "git+file:///path/to/virshle";
       inputs.nixpkgs.follows = "nixpkgs";
     };
   };

@@ -1,9 +1,11 @@
-# `nixos-rebuild switch --flake .#host` makes the VM `web` and starts it; `v vm ssh web` logs in.
-# Below it, add what the machine itself needs: `nixos-generate-config --show-hardware-config`.
+# The virtual machines of this host. Put yourself in the place of alice: a user of this host, who uses `v` without being
+# root and logs in to the guest.
 { pkgs, virshle, ... }:
 {
   services.virshle = {
     enable = true;
+    openFirewall = true;
+    members = [ "alice" ];
 
     networks.lan = {
       type = "bridge";
@@ -32,9 +34,8 @@
 
     vms.web = {
       template = "xs";
+      # The line in ~/.ssh/id_ed25519.pub.
       users.alice.authorizedKeys = [ "ssh-ed25519 AAAA… alice@desk" ];
     };
   };
-
-  system.stateVersion = "26.11";
 }

@@ -5,7 +5,7 @@
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
     virshle = {
       # Where this template came from.
-      url = "path:/path/to/virshle";
+      url = "git+file:///path/to/virshle";
       inputs.nixpkgs.follows = "nixpkgs";
     };
   };
@@ -18,6 +18,8 @@
         modules = [
           virshle.nixosModules.default
           ./configuration.nix
+          # The machine's own, as `cp -r /etc/nixos machine` brings it: its boot loader, disks and users.
+          ./machine/configuration.nix
         ];
       };
     };

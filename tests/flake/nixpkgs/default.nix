@@ -1,38 +1,12 @@
-# As much of nixpkgs as the flake's own files ask for, where only its `lib` is at hand. The settings of NixOS that they
-# touch take anything: what NixOS makes of one is not known here.
+# As much of nixpkgs as the flake's own files ask for, where only its `lib` is at hand.
 { lib, system }:
 let
   inherit (lib) genAttrs mkOption types;
 
-  settings = mkOption {
-    type = types.lazyAttrsOf types.anything;
-    default = { };
-  };
-  nixos.options =
-    genAttrs [
-      "boot"
-      "documentation"
-      "environment"
-      "networking"
-      "security"
-      "system"
-      "systemd"
-    ] (_: settings)
-    // {
-      services = genAttrs [
-        "cloud-init"
-        "logind"
-        "nginx"
-        "openssh"
-        "udev"
-      ] (_: settings);
-      # One of its settings follows from another.
-      fileSystems = mkOption { type = types.attrsOf (types.lazyAttrsOf types.anything); };
-    };
   evaluate =
     modules:
     lib.evalModules {
-      modules = [ nixos ] ++ modules;
+      modules = [ ../../nix/nixos.nix ] ++ modules;
       specialArgs = { inherit pkgs; };
     };
 
@@ -51,9 +25,11 @@ let
     "clippy"
     "coreutils"
     "deadnix"
+    "htop"
     "installShellFiles"
     "nixfmt-rs"
     "nixfmt-tree"
+    "openvswitch"
     "rustfmt"
     "util-linux"
   ] (name: derivation { inherit name; });
@@ -80,6 +56,25 @@ let
       name: environment: script:
       derivation (environment // { inherit name script; });
     nixos = evaluate;
+    # What is asked for, and none of the machines.
+    testers.runNixOSTest =
+      test:
+      let
+        asked = type: mkOption { inherit type; };
+        options = {
+          defaults = asked types.deferredModule;
+          globalTimeout = asked types.int;
+          name = asked types.str;
+          nodes = asked (types.lazyAttrsOf types.deferredModule);
+          testScript = asked types.str;
+        };
+      in
+      (lib.evalModules {
+        modules = [
+          test
+          { inherit options; }
+        ];
+      }).config;
     callPackage =
       file: _:
       let
