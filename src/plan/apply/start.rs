@@ -93,10 +93,9 @@ mod tests {
 
     #[test]
     fn what_could_not_be_changed_is_started_as_it_was() {
-        let template: Template = toml::from_str("name = 'xs'\nvcpu = 1\nvram = '64MiB'\nkernel = '/kernel'").unwrap();
         let entry = DeclaredVm {
             name: "web".parse().unwrap(),
-            template,
+            template: Template::blank("xs".parse().unwrap()),
             running: Running::Yes,
             on_remove: OnRemove::Stop,
             user_data: Vec::new(),
