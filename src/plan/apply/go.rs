@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::account::{Account, Fate};
-use super::{Apply, Told};
+use super::{Apply, Told, alive};
 use crate::error::{Error, Result};
 use crate::plan::{Change, Class, Item, Work};
 use crate::spec::{Declared, Exit, Intent, Name, OnRemove, State};
@@ -35,7 +35,7 @@ impl Apply<'_> {
             if !self.goes_on(account) {
                 continue;
             }
-            match lives(self.site, store, vm) {
+            match alive(self.site, store, vm) {
                 Ok(Some(record)) => stops.push((account, record, end)),
                 Ok(None) => {}
                 Err(error) => self.fail(account, |_| true, error),
@@ -137,13 +137,6 @@ fn is_stop(change: &Change) -> bool {
     change.class == Class::Stop
 }
 
-/// The VM's record, if it runs or is about to.
-fn lives(site: &Site, store: &Store, vm: Uuid) -> Result<Option<Record>> {
-    let Some(record) = store.get(vm)? else { return Ok(None) };
-    let observed = vm::observe(site, record)?;
-    Ok(observed.state.is_live().then_some(observed.record))
-}
-
 /// `None`: it ended by itself, just before.
 fn end_one(site: &Site, item: &Item, record: Record, end: End) -> Result<Option<Exit>> {
     // A connection of its own: it waits as long as the guest does.
@@ -159,7 +152,7 @@ fn end_one(site: &Site, item: &Item, record: Record, end: End) -> Result<Option<
         Ok(Stopped::StillRunning) => still_running(&name, timeout),
         Err(error) => error,
     };
-    let Some(record) = lives(site, &store, vm)? else { return Ok(None) };
+    let Some(record) = alive(site, &store, vm)? else { return Ok(None) };
     match end {
         End::ForGood => {
             check_same(item, &record)?;

@@ -26,12 +26,15 @@ use std::sync::Arc;
 
 pub use account::Fate;
 
+use uuid::Uuid;
+
 use super::{Change, Plan, Situation, Work};
 use crate::error::{Error, Result};
 use crate::host::{Cancel, Progress};
 use crate::spec::{Exit, Name, VmSpec};
+use crate::store::{Record, Store};
 use crate::template::UserData;
-use crate::vm::{Part, Site};
+use crate::vm::{self, Part, Site};
 use account::Account;
 use turns::turns;
 
@@ -117,4 +120,11 @@ impl Apply<'_> {
         }
         open
     }
+}
+
+/// The VM's record, if it runs or is about to: seen as the look before the plan saw it.
+fn alive(site: &Site, store: &Store, vm: Uuid) -> Result<Option<Record>> {
+    let Some(record) = store.get(vm)? else { return Ok(None) };
+    let observed = vm::observe(site, record)?;
+    Ok(observed.state.is_live().then_some(observed.record))
 }

@@ -19,7 +19,7 @@ impl Apply<'_> {
     pub(super) fn start(&self, store: &mut Store, accounts: &mut [Account<'_>]) {
         let mut launched = Vec::new();
         for account in accounts {
-            let vm = to_start(account).or_else(|| self.owed(store, account));
+            let vm = to_start(account).or_else(|| owed(store, account));
             let Some(vm) = vm.filter(|_| !self.cancel.is_set()) else { continue };
             match self.launch(store, vm) {
                 Ok(launch) => launched.push((account, launch)),
@@ -39,15 +39,6 @@ impl Apply<'_> {
                 Err(error) => self.fail(account, |_| true, error),
             }
         }
-    }
-
-    /// One that was to be restarted, was too slow to shut down, and has done so since.
-    fn owed(&self, store: &Store, account: &Account<'_>) -> Option<Uuid> {
-        let Work::Alter(work) = &account.item.work else { return None };
-        let record = store.get(work.spec.uuid).ok()??;
-        let owed = account.has_failed() && record.declared.as_ref().is_some_and(|declared| declared.start_again);
-        let observed = vm::observe(self.site, record).ok().filter(|_| owed)?;
-        (!observed.state.is_live()).then_some(work.spec.uuid)
     }
 
     /// `None`: it runs, somebody else has started it.
@@ -76,6 +67,16 @@ fn to_start(account: &Account<'_>) -> Option<Uuid> {
         }),
         Work::Refused | Work::Release { .. } | Work::Delete(_) => None,
     }
+}
+
+/// One that was to be restarted and was too slow to shut down: it may have done so since.
+fn owed(store: &Store, account: &Account<'_>) -> Option<Uuid> {
+    let Work::Alter(work) = &account.item.work else { return None };
+    if !account.has_failed() {
+        return None;
+    }
+    let declared = store.get(work.spec.uuid).ok()??.declared?;
+    declared.start_again.then_some(work.spec.uuid)
 }
 
 pub(super) fn find(store: &Store, vm: Uuid) -> Result<Record> {
