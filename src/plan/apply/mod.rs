@@ -24,9 +24,9 @@ mod turns;
 
 use std::sync::Arc;
 
-pub use account::Fate;
-
 use uuid::Uuid;
+
+pub use account::Fate;
 
 use super::{Change, Plan, Situation, Work};
 use crate::error::{Error, Result};
