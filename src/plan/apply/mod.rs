@@ -6,7 +6,7 @@
 //! go       deletes and releases
 //! alter    one VM after the other: live, then what needs a restart, if that is wished
 //! make     creates; but before either, whoever gives up an address goes
-//! start    together
+//! start    together, and with them what was stopped and could not be made anew
 //! ```
 //!
 //! Each piece is recorded by the verb of `vm` that does it and can be done again, so that whoever

@@ -7,7 +7,7 @@ use super::{Apply, Told};
 use crate::config::Running;
 use crate::error::{Error, Result};
 use crate::plan::{Class, Work};
-use crate::spec::VmSpec;
+use crate::spec::{State, VmSpec};
 use crate::store::{Record, Store};
 use crate::vm::{self, Starting};
 
@@ -19,8 +19,11 @@ impl Apply<'_> {
     pub(super) fn start(&self, store: &mut Store, accounts: &mut [Account<'_>]) {
         let mut launched = Vec::new();
         for account in accounts {
-            let vm = to_start(account).or_else(|| owed(store, account));
-            let Some(vm) = vm.filter(|_| !self.cancel.is_set()) else { continue };
+            let vm = match self.cancel.is_set() {
+                false => to_start(account).or_else(|| owed(store, account)),
+                true => None,
+            };
+            let Some(vm) = vm.or_else(|| put_back(store, account)) else { continue };
             match self.launch(store, vm) {
                 Ok(launch) => launched.push((account, launch)),
                 Err(error) => self.fail(account, |_| true, error),
@@ -77,6 +80,16 @@ fn owed(store: &Store, account: &Account<'_>) -> Option<Uuid> {
     }
     let declared = store.get(work.spec.uuid).ok()??.declared?;
     declared.start_again.then_some(work.spec.uuid)
+}
+
+/// One that was stopped to be made anew, and is still there: it ran, and is to run.
+fn put_back(store: &Store, account: &Account<'_>) -> Option<Uuid> {
+    match &account.item.work {
+        Work::Replace(vm, entry) if account.ran && account.has_failed() && entry.running != Running::No => {
+            store.get(*vm).ok()?.filter(|record| record.state != State::Deleting).map(|_| *vm)
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn find(store: &Store, vm: Uuid) -> Result<Record> {
