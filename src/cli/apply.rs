@@ -10,7 +10,8 @@ use super::ui::{Format, Ui, count};
 use super::vm::{created, is_keyless, keyless_note, started, stopped};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Cancel, Lock, LockError};
-use crate::plan::{self, Class, Fate, Field, Plan, Situation, Told, Wishes};
+use crate::plan::{self, Class, Fate, Field, Plan, Situation, Told, Wait, Wishes};
+use crate::spec::State;
 use crate::vm::{self, Site};
 
 /// Bring the VMs to what the config declares
@@ -64,7 +65,7 @@ impl Apply {
                 .hint("`v apply --yes` does it without asking; `v plan` only looks"));
         }
         let wishes = self.wished.clone().into();
-        let mut look = Look::take(site, &wishes)?;
+        let mut look = Look::take(site, &wishes, ui)?;
         self.show(&look, ui)?;
         if look.is_due() && !self.yes {
             match look.agreed(site, &wishes, ui)? {
@@ -120,9 +121,12 @@ struct Look {
 }
 
 impl Look {
-    fn take(site: &Site, wishes: &Wishes) -> Result<Self> {
+    /// As soon as no VM is between two states.
+    fn take(site: &Site, wishes: &Wishes, ui: &Ui) -> Result<Self> {
         let lock = lock(site)?;
-        let situation = plan::look(site, &site.config()?)?;
+        let config = site.config()?;
+        plan::settle(site, &config, |wait| ui.say(waiting(&wait)))?;
+        let situation = plan::look(site, &config)?;
         let plan = plan::compare(&situation, wishes)?;
         Ok(Self { situation, plan, lock })
     }
@@ -139,7 +143,7 @@ impl Look {
             ui.say("nothing was done");
             return Ok(None);
         }
-        let now = Self::take(site, wishes)?;
+        let now = Self::take(site, wishes, ui)?;
         if now.plan != self.plan {
             return Err(Error::refused("there is something else to do by now, and nothing was done")
                 .hint("`v apply` again shows it"));
@@ -208,6 +212,13 @@ fn outcome((row, fate): (Row, Fate)) -> Outcome {
         Fate::Failed(error) => (Some(false), Some(error.chain().join(": "))),
     };
     Outcome { row, done, error }
+}
+
+/// ``waiting for `web`, `db` to shut down (at most 90 s)``.
+fn waiting(wait: &Wait) -> String {
+    let vms: Vec<String> = wait.vms.iter().map(|vm| format!("`{vm}`")).collect();
+    let what = if wait.state == State::Starting { "start" } else { "shut down" };
+    format!("waiting for {} to {what} (at most {} s)", vms.join(", "), wait.at_most.as_secs())
 }
 
 /// `3 changes done, 1 failed, 2 waiting`.

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub use account::Fate;
+pub(super) use start::START;
 
 use super::{Change, Plan, Situation, Work};
 use crate::error::{Error, Result};

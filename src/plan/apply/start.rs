@@ -12,7 +12,7 @@ use crate::store::{Record, Store};
 use crate::vm::{self, Starting};
 
 /// How long a hypervisor may take to come up and boot.
-const START: Duration = Duration::from_secs(60);
+pub(in crate::plan) const START: Duration = Duration::from_secs(60);
 
 impl Apply<'_> {
     /// Launches all that are to run, then waits for each.
