@@ -167,6 +167,7 @@ fn act(site: &Site, look: &Look, enclosed: Option<&[u8]>, ui: &Ui) -> Result<(Ve
     };
     let failed = Mutex::new(None);
     let told = |told: Told<'_>| match told {
+        Told::Waiting(wait) => ui.say(waiting(&wait)),
         Told::Stopped(name, exit) => ui.say(stopped(name, &exit)),
         Told::Deleted(name) => ui.say(format!("deleted `{name}`")),
         Told::Released(name) => ui.say(format!("let go of `{name}`: the config declares it no more")),

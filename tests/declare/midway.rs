@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         a_stop_that_a_killed_apply_began_is_waited_for,
         a_stop_that_takes_longer_is_left_alone,
         a_start_that_a_killed_apply_began_is_waited_for,
+        who_is_slow_to_shut_down_is_told,
         what_could_not_be_made_anew_runs_again,
     ]
 }
@@ -112,6 +113,29 @@ fn a_start_that_a_killed_apply_began_is_waited_for() -> Outcome {
     assert_eq!(world.state_of("slow"), "running");
     assert_eq!(world.info("slow")["labels"]["role"], "front");
     world.assert_in_order();
+    Ok(())
+}
+
+/// Both hear no button.
+fn who_is_slow_to_shut_down_is_told() -> Outcome {
+    let stage = Stage::either()?;
+    let world = &stage.world;
+    let declare = |more: &str| {
+        let deaf = |name| vm(name, "halt", &format!("stop-timeout = 3\n{more}"));
+        stage.config(&(deaf("deaf") + &deaf("mute")));
+    };
+    declare("");
+    world.apply(&[]).ok();
+    let told = |flags: &[&str]| -> Vec<String> {
+        let failed = world.apply(flags).fails(1, &["`deaf` has not shut down in 3 s", "`mute` has not"]);
+        let lines = failed.stderr.lines().filter(|line| line.starts_with("waiting"));
+        lines.map(str::to_owned).collect()
+    };
+    declare("cmdline = \"quiet\"");
+    let one = |name: &str| format!("waiting for `{name}` to shut down (at most 3 s)");
+    assert_eq!(told(&["--restart"]), [one("deaf"), one("mute")], "one after the other");
+    declare("running = false");
+    assert_eq!(told(&[]), ["waiting for `deaf`, `mute` to shut down (at most 3 s)"]);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use super::start::find;
 use super::{Apply, Told, alive, go};
 use crate::error::{Error, Result};
 use crate::plan::{Alter, Change, Class, DiskField, Field, NicField};
-use crate::spec::{Declared, Forward, Guard, Happening, Intent, Policy};
+use crate::spec::{Declared, Forward, Guard, Happening, Policy};
 use crate::store::Store;
 use crate::vm::{self, Reshape, Stopped};
 
@@ -108,7 +108,7 @@ impl Apply<'_> {
         let record = find(store, vm)?;
         let timeout = record.spec.policy.stop_timeout();
         start_again(store, vm)?;
-        let stopped = vm::stop(self.site, store, record, timeout, Intent::Stop);
+        let stopped = self.stop_one(store, record);
         // One that ended by itself just before is down all the same. One that is slow may still go down: it is
         // owed its start until somebody stops it for good.
         if alive(self.site, store, vm)?.is_some() {

@@ -29,7 +29,7 @@ use uuid::Uuid;
 pub use account::Fate;
 pub(super) use start::START;
 
-use super::{Change, Plan, Situation, Work};
+use super::{Change, Plan, Situation, Wait, Work};
 use crate::error::{Error, Result};
 use crate::host::{Cancel, Progress};
 use crate::spec::{Exit, Name, VmSpec};
@@ -53,9 +53,11 @@ pub struct Apply<'a> {
     pub told: &'a (dyn Fn(Told<'_>) + Sync),
 }
 
-/// What was done to one VM.
+/// What was done to one VM, or is being done.
 #[derive(Debug)]
 pub enum Told<'a> {
+    /// It takes a while.
+    Waiting(Wait),
     Stopped(&'a Name, Exit),
     Deleted(&'a Name),
     Released(&'a Name),
