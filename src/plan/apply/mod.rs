@@ -108,9 +108,12 @@ impl Apply<'_> {
         }
     }
 
-    /// Tells of a failure, and notes it for all that it keeps from being done.
+    /// Tells of a failure, and notes it for all that it keeps from being done. An interruption is told once, at
+    /// the end.
     fn fail(&self, account: &mut Account<'_>, which: impl Fn(&Change) -> bool, error: Error) {
-        (self.told)(Told::Failed(&error));
+        if !self.cancel.is_cause_of(&error) {
+            (self.told)(Told::Failed(&error));
+        }
         account.settle(which, &Fate::Failed(Arc::new(error)));
     }
 
