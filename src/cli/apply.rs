@@ -10,7 +10,8 @@ use super::ui::{Format, Ui, count};
 use super::vm::{created, is_keyless, keyless_note, started, stopped};
 use crate::error::{Error, Kind, Result};
 use crate::host::{self, Cancel, Lock, LockError};
-use crate::plan::{self, Class, Fate, Field, Told};
+use crate::plan::{self, Class, Fate, Field, Plan, Situation, Told, Wait, Wishes};
+use crate::spec::State;
 use crate::vm::{self, Site};
 
 /// Bring the VMs to what the config declares
@@ -63,68 +64,97 @@ impl Apply {
             return Err(Error::usage("`v apply` asks before it does anything, and nobody is there to answer")
                 .hint("`v apply --yes` does it without asking; `v plan` only looks"));
         }
-        let wishes = self.wished.into();
-        let held = lock(site)?;
-        let config = site.config()?;
-        let mut situation = plan::look(site, &config)?;
-        let plan = plan::compare(&situation, &wishes)?;
-        let (lines, wide) = (rows(&plan), ui.verbose > 0);
-        let due = plan.items.iter().any(plan::Item::is_due);
-        match self.output {
-            Format::Table if !lines.is_empty() => ui.rows(Format::Table, &lines, |rows| table(rows, wide))?,
-            Format::Json | Format::Yaml if due && !self.yes => ui.say_table(&table(&lines, wide)),
-            _ => {}
-        }
-        talk(&plan).iter().for_each(|line| ui.say(line));
-        let _lock = match due && !self.yes {
-            false => held,
-            true => {
-                // Nobody is kept waiting by a question.
-                drop(held);
-                if !ui.ask("Apply?")? {
-                    ui.say("nothing was done");
-                    return Ok(());
-                }
-                let held = lock(site)?;
-                situation = plan::look(site, &site.config()?)?;
-                if plan::compare(&situation, &wishes)? != plan {
-                    return Err(Error::refused("there is something else to do by now, and nothing was done")
-                        .hint("`v apply` again shows it"));
-                }
-                held
+        let wishes = self.wished.clone().into();
+        let mut look = Look::take(site, &wishes, ui)?;
+        self.show(&look, ui)?;
+        if look.is_due() && !self.yes {
+            match look.agreed(site, &wishes, ui)? {
+                Some(agreed) => look = agreed,
+                None => return Ok(()),
             }
-        };
-        let failed = Mutex::new(None);
-        let fates = match due {
-            true => act(site, &situation, &plan, self.enclosed.as_deref(), ui, &failed)?,
-            false => plan.items.iter().map(|item| vec![Fate::Left; item.changes.len()]).collect(),
-        };
-        let outcomes: Vec<Outcome> = lines.into_iter().zip(fates.into_iter().flatten()).map(outcome).collect();
-        if due {
-            ui.say(summary(&outcomes));
         }
-        if self.output != Format::Table {
-            ui.rows(self.output, &outcomes, |_| table(&[], wide))?;
-        }
-        let failed = failed.into_inner().ok().flatten();
-        match failed.or(plan.refusals().next().map(|_| Kind::Refused)) {
+        let (fates, failed) = match look.is_due() {
+            true => act(site, &look, self.enclosed.as_deref(), ui)?,
+            false => (look.plan.items.iter().map(|item| vec![Fate::Left; item.changes.len()]).collect(), None),
+        };
+        self.report(&look, fates, ui)?;
+        match failed.or(look.plan.refusals().next().map(|_| Kind::Refused)) {
             Some(kind) => {
                 Err(Error::new(kind, "not all is as the config declares it").hint("`v plan` shows what is left"))
             }
             None => Ok(()),
         }
     }
+
+    /// What `v plan` shows. Where stdout is for a script, a person is shown it before the question.
+    fn show(&self, look: &Look, ui: &Ui) -> Result<()> {
+        let (lines, wide) = (rows(&look.plan), ui.verbose > 0);
+        match self.output {
+            Format::Table if !lines.is_empty() => ui.rows(Format::Table, &lines, |rows| table(rows, wide))?,
+            Format::Json | Format::Yaml if look.is_due() && !self.yes => ui.say_table(&table(&lines, wide)),
+            _ => {}
+        }
+        talk(&look.plan).iter().for_each(|line| ui.say(line));
+        Ok(())
+    }
+
+    /// What has become of each line.
+    fn report(&self, look: &Look, fates: Vec<Vec<Fate>>, ui: &Ui) -> Result<()> {
+        let outcomes: Vec<Outcome> =
+            rows(&look.plan).into_iter().zip(fates.into_iter().flatten()).map(outcome).collect();
+        if look.is_due() {
+            ui.say(summary(&outcomes));
+        }
+        match self.output {
+            Format::Table => Ok(()),
+            script => ui.rows(script, &outcomes, |_| table(&[], false)),
+        }
+    }
 }
 
-/// Does the plan, and says each thing as it is done. `failed`: how the first failure ends a command.
-fn act(
-    site: &Site,
-    situation: &plan::Situation,
-    plan: &plan::Plan,
-    enclosed: Option<&[u8]>,
-    ui: &Ui,
-    failed: &Mutex<Option<Kind>>,
-) -> Result<Vec<Vec<Fate>>> {
+/// What there is to do, as long as no other apply does any of it.
+#[derive(Debug)]
+struct Look {
+    situation: Situation,
+    plan: Plan,
+    lock: Lock,
+}
+
+impl Look {
+    /// As soon as no VM is between two states.
+    fn take(site: &Site, wishes: &Wishes, ui: &Ui) -> Result<Self> {
+        let lock = lock(site)?;
+        let config = site.config()?;
+        plan::settle(site, &config, |wait| ui.say(waiting(&wait)))?;
+        let situation = plan::look(site, &config)?;
+        let plan = plan::compare(&situation, wishes)?;
+        Ok(Self { situation, plan, lock })
+    }
+
+    fn is_due(&self) -> bool {
+        self.plan.items.iter().any(plan::Item::is_due)
+    }
+
+    /// Asks whether it is to be done; `None`: it is not. Nobody is kept waiting by a question, so it is another
+    /// look that comes back, with the same to do.
+    fn agreed(self, site: &Site, wishes: &Wishes, ui: &Ui) -> Result<Option<Self>> {
+        drop(self.lock);
+        if !ui.ask("Apply?")? {
+            ui.say("nothing was done");
+            return Ok(None);
+        }
+        let now = Self::take(site, wishes, ui)?;
+        if now.plan != self.plan {
+            return Err(Error::refused("there is something else to do by now, and nothing was done")
+                .hint("`v apply` again shows it"));
+        }
+        Ok(Some(now))
+    }
+}
+
+/// Does the plan, and says each thing as it is done. With what became of it all comes how the first
+/// failure ends a command.
+fn act(site: &Site, look: &Look, enclosed: Option<&[u8]>, ui: &Ui) -> Result<(Vec<Vec<Fate>>, Option<Kind>)> {
     let first_boot = || {
         let (users, parts) = match enclosed {
             Some(bytes) => Enclosed::from_bytes(bytes)?.open(),
@@ -135,7 +165,9 @@ fn act(
         }
         Ok((users, parts))
     };
+    let failed = Mutex::new(None);
     let told = |told: Told<'_>| match told {
+        Told::Waiting(wait) => ui.say(waiting(&wait)),
         Told::Stopped(name, exit) => ui.say(stopped(name, &exit)),
         Told::Deleted(name) => ui.say(format!("deleted `{name}`")),
         Told::Released(name) => ui.say(format!("let go of `{name}`: the config declares it no more")),
@@ -162,9 +194,16 @@ fn act(
     let (cancel, progress) = (Cancel::on_interrupt(), ui.progress());
     // A terminal that goes away leaves no guest between its stop and its start.
     host::ignore_hangup();
-    let apply =
-        plan::Apply { site, situation, first_boot: &first_boot, cancel: &cancel, progress: &progress, told: &told };
-    apply.run(plan)
+    let apply = plan::Apply {
+        site,
+        situation: &look.situation,
+        first_boot: &first_boot,
+        cancel: &cancel,
+        progress: &progress,
+        told: &told,
+    };
+    let fates = apply.run(&look.plan)?;
+    Ok((fates, failed.into_inner().ok().flatten()))
 }
 
 fn outcome((row, fate): (Row, Fate)) -> Outcome {
@@ -174,6 +213,13 @@ fn outcome((row, fate): (Row, Fate)) -> Outcome {
         Fate::Failed(error) => (Some(false), Some(error.chain().join(": "))),
     };
     Outcome { row, done, error }
+}
+
+/// ``waiting for `web`, `db` to shut down (at most 90 s)``.
+fn waiting(wait: &Wait) -> String {
+    let vms: Vec<String> = wait.vms.iter().map(|vm| format!("`{vm}`")).collect();
+    let what = if wait.state == State::Starting { "start" } else { "shut down" };
+    format!("waiting for {} to {what} (at most {} s)", vms.join(", "), wait.at_most.as_secs())
 }
 
 /// `3 changes done, 1 failed, 2 waiting`.

@@ -319,6 +319,35 @@ pub struct Template {
     pub nets: Vec<NetEntry>,
 }
 
+impl Template {
+    /// One that says nothing yet.
+    pub fn blank(name: Name) -> Self {
+        Self {
+            name,
+            vcpu: 0,
+            vram: Size::mib(0),
+            vcpu_max: None,
+            vram_max: None,
+            hypervisor: None,
+            kernel: None,
+            initramfs: None,
+            cmdline: None,
+            firmware: None,
+            restart: Restart::No,
+            watchdog: false,
+            autostart: false,
+            autostart_order: None,
+            autostart_delay: None,
+            limits: LimitsEntry::default(),
+            stop_timeout: None,
+            protect: false,
+            labels: Labels::default(),
+            disks: Vec::new(),
+            nets: Vec::new(),
+        }
+    }
+}
+
 /// A disk: a clone of the file `path`, or of the image `image`, or blank.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -5,6 +5,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, Result};
 
+const INTERRUPTED: &str = "interrupted";
+
 /// Ctrl-C, seen by long work between two pieces of it, so that it can undo what it did.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
@@ -37,6 +39,11 @@ impl Cancel {
     }
 
     pub fn check(&self) -> Result<()> {
-        if self.is_set() { Err(Error::failed("interrupted")) } else { Ok(()) }
+        if self.is_set() { Err(Error::failed(INTERRUPTED)) } else { Ok(()) }
+    }
+
+    /// Whether this is what something failed for.
+    pub fn is_cause_of(&self, error: &Error) -> bool {
+        self.is_set() && error.chain().last().is_some_and(|cause| cause == INTERRUPTED)
     }
 }

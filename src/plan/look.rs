@@ -43,15 +43,17 @@ pub fn look(site: &Site, config: &Config) -> Result<Situation> {
         Some(store) => store.list()?,
         None => Vec::new(),
     };
-    let names: HashSet<&Name> = config.vms.iter().map(|vm| &vm.name).collect();
-    let concerns = |record: &Record| {
-        let declared = record.declared.as_ref().is_some_and(|declared| !declared.removed);
-        declared || names.contains(&record.spec.name)
-    };
-    let seen = records.into_iter().filter(concerns).map(|record| Seen::look(site, record)).collect::<Result<_>>()?;
+    let seen =
+        records.into_iter().filter(concerns(config)).map(|record| Seen::look(site, record)).collect::<Result<_>>()?;
     let mut digests = Digests::default();
     let user_data = config.vms.iter().map(|vm| (vm.name.clone(), digests.of(&vm.user_data))).collect();
     Ok(Situation { config: config.clone(), seen, user_data })
+}
+
+/// Whether the config declares it, did when it was last applied, or has its name.
+pub(super) fn concerns(config: &Config) -> impl Fn(&Record) -> bool {
+    let names: HashSet<&Name> = config.vms.iter().map(|vm| &vm.name).collect();
+    move |record| record.is_declared() || names.contains(&record.spec.name)
 }
 
 impl Situation {

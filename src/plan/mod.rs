@@ -8,7 +8,8 @@
 //!
 //! A VM of the store is one of three: made by hand (no plan ever touches it), declared, or declared
 //! once and removed. Nothing is looked up by starting a program, so planning for a thousand VMs is
-//! reading; and a plan is made anew by every command, so a killed `apply` is finished by the next.
+//! reading; and a plan is made anew by every command, so a killed `apply` is finished by the next, as soon
+//! as [the supervisors](settle) are done with what it had begun.
 
 mod apply;
 mod change;
@@ -18,6 +19,7 @@ mod export;
 mod look;
 #[cfg(test)]
 pub(crate) mod model;
+mod settle;
 
 pub use apply::{Apply, Fate, Told};
 pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};
@@ -25,3 +27,4 @@ pub use compare::compare;
 pub use digest::digest;
 pub use export::{export, lacks_user_data};
 pub use look::{Seen, Situation, look};
+pub use settle::{Wait, settle};

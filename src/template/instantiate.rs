@@ -146,10 +146,9 @@ fn out_of_range(key: &str, what: impl Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LimitsEntry;
     use crate::config::{DiskEntry, ImageEntry, LinkEntry, NetEntry, Network, NetworkKind};
     use crate::error::Kind;
-    use crate::spec::{Labels, Mac, Restart};
+    use crate::spec::Mac;
     use crate::template::{Settled, nics};
     use proptest::prelude::*;
     use std::collections::HashSet;
@@ -181,27 +180,11 @@ mod tests {
             readonly: false,
         };
         Template {
-            name: name("xs"),
             vcpu: 2,
             vram: Size::gib(2),
-            vcpu_max: None,
-            vram_max: None,
-            hypervisor: None,
-            kernel: None,
-            initramfs: None,
-            cmdline: None,
-            firmware: None,
-            restart: Restart::No,
-            watchdog: false,
-            autostart: false,
-            autostart_order: None,
-            autostart_delay: None,
-            limits: LimitsEntry::default(),
-            stop_timeout: None,
-            protect: false,
-            labels: Labels::default(),
             disks: vec![disk("os", Some("debian-12"), None), disk("data", None, Some(Size::gib(1)))],
             nets,
+            ..Template::blank(name("xs"))
         }
     }
 

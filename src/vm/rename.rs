@@ -161,7 +161,7 @@ mod tests {
 
     use super::super::sweep::tests::{gone, stopped};
     use super::*;
-    use crate::config::{DeclaredVm, Running};
+    use crate::config::{DeclaredVm, Running, Template};
     use crate::disk::Seed;
     use crate::error::Kind;
     use crate::spec::{Declared, Event, OnRemove};
@@ -231,7 +231,7 @@ mod tests {
     fn config(names: &[&str]) -> Config {
         let entry = |text: &&str| DeclaredVm {
             name: name(text),
-            template: toml::from_str("name = 'xs'\nvcpu = 1\nvram = '64MiB'\nkernel = '/kernel'").unwrap(),
+            template: Template::blank(name("xs")),
             running: Running::No,
             on_remove: OnRemove::Delete,
             user_data: Vec::new(),

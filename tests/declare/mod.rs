@@ -3,6 +3,7 @@
 mod bad;
 mod killed;
 mod live;
+mod midway;
 mod names;
 mod property;
 mod qemu;
@@ -21,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         bad::trials(),
         killed::trials(),
         live::trials(),
+        midway::trials(),
         names::trials(),
         property::trials(),
         qemu::trials(),

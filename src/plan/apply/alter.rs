@@ -4,10 +4,10 @@ use uuid::Uuid;
 
 use super::account::{Account, Fate};
 use super::start::find;
-use super::{Apply, Told, go};
+use super::{Apply, Told, alive, go};
 use crate::error::{Error, Result};
 use crate::plan::{Alter, Change, Class, DiskField, Field, NicField};
-use crate::spec::{Declared, Forward, Guard, Happening, Intent, Policy};
+use crate::spec::{Declared, Forward, Guard, Happening, Policy};
 use crate::store::Store;
 use crate::vm::{self, Reshape, Stopped};
 
@@ -31,19 +31,19 @@ impl Apply<'_> {
         let rest = |change: &Change| !matches!(change.class, Class::Start | Class::Stop);
         let is_restart = |change: &Change| change.class == Class::Restart;
         let restarts = due(account, is_restart);
-        let mut runs = self.runs(store, vm);
-        if matches!(runs, Ok(true)) && work.runs && !restarts.is_empty() {
+        let mut runs = alive(self.site, store, vm);
+        if matches!(runs, Ok(Some(_))) && work.runs && !restarts.is_empty() {
             match self.restart(store, work, &restarts) {
                 // The new run has all of it: nobody is given live what the end of the old one takes away.
                 Ok(()) => account.settle(rest, &Fate::Done),
                 Err(error) => {
                     self.fail(account, is_restart, failed(error));
-                    runs = self.runs(store, vm);
+                    runs = alive(self.site, store, vm);
                 }
             }
         }
         let runs = match runs {
-            Ok(runs) => runs,
+            Ok(record) => record.is_some(),
             Err(error) => return self.fail(account, |_| true, failed(error)),
         };
         if runs {
@@ -61,11 +61,6 @@ impl Apply<'_> {
         if let Err(error) = self.close(store, account, work) {
             self.fail(account, |_| true, failed(error));
         }
-    }
-
-    fn runs(&self, store: &mut Store, vm: Uuid) -> Result<bool> {
-        let record = find(store, vm)?;
-        Ok(vm::reconcile(self.site, store, record)?.state.is_live())
     }
 
     /// What a running guest notices, if at all, as a gain.
@@ -113,10 +108,10 @@ impl Apply<'_> {
         let record = find(store, vm)?;
         let timeout = record.spec.policy.stop_timeout();
         start_again(store, vm)?;
-        let stopped = vm::stop(self.site, store, record, timeout, Intent::Stop);
+        let stopped = self.stop_one(store, record);
         // One that ended by itself just before is down all the same. One that is slow may still go down: it is
         // owed its start until somebody stops it for good.
-        if self.runs(store, vm)? {
+        if alive(self.site, store, vm)?.is_some() {
             match stopped {
                 Ok(Stopped::Ended(_)) => {}
                 Ok(Stopped::StillRunning) => return Err(go::still_running(name, timeout)),

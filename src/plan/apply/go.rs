@@ -1,12 +1,15 @@
 //! What the config wants no more, or wants to rest.
 
-use std::time::Duration;
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::account::{Account, Fate};
-use super::{Apply, Told};
+use super::{Apply, Told, alive};
 use crate::error::{Error, Result};
+use crate::host;
+use crate::plan::settle::{MOMENT, POLL, Wait};
 use crate::plan::{Change, Class, Item, Work};
 use crate::spec::{Declared, Exit, Intent, Name, OnRemove, State};
 use crate::store::{Record, Store};
@@ -35,7 +38,7 @@ impl Apply<'_> {
             if !self.goes_on(account) {
                 continue;
             }
-            match lives(self.site, store, vm) {
+            match alive(self.site, store, vm) {
                 Ok(Some(record)) => stops.push((account, record, end)),
                 Ok(None) => {}
                 Err(error) => self.fail(account, |_| true, error),
@@ -47,13 +50,14 @@ impl Apply<'_> {
                 .into_iter()
                 .map(|(account, record, end)| {
                     account.ran = true;
-                    let item = account.item;
-                    (account, scope.spawn(move || end_one(site, item, record, end)))
+                    let (item, timeout) = (account.item, record.spec.policy.stop_timeout());
+                    (account, timeout, scope.spawn(move || end_one(site, item, record, end)))
                 })
                 .collect();
-            for (account, thread) in threads {
-                let ended = thread.join().unwrap_or_else(|_| Err(Error::failed("a thread ended in a panic")));
-                match ended {
+            let slow = || threads.iter().filter(|(.., thread)| !thread.is_finished());
+            self.tell_slow(|| slow().map(|(account, timeout, _)| (&account.item.vm, *timeout)).collect());
+            for (account, _, thread) in threads {
+                match joined(thread) {
                     Ok(exit) => {
                         if let Some(exit) = exit {
                             (self.told)(Told::Stopped(&account.item.vm, exit));
@@ -64,6 +68,31 @@ impl Apply<'_> {
                 }
             }
         });
+    }
+
+    /// Waits a moment for guests that are shutting down, and tells of those that take longer. `slow`: who has not
+    /// yet, and how long they may take.
+    fn tell_slow<'n>(&self, slow: impl Fn() -> Vec<(&'n Name, Duration)>) {
+        let begun = Instant::now();
+        let mut left = slow();
+        while !left.is_empty() && begun.elapsed() < MOMENT {
+            host::pause(POLL);
+            left = slow();
+        }
+        if let Some(at_most) = left.iter().map(|(_, timeout)| *timeout).max() {
+            let vms = left.into_iter().map(|(name, _)| name.clone()).collect();
+            (self.told)(Told::Waiting(Wait { vms, state: State::Stopping, at_most }));
+        }
+    }
+
+    /// Presses the power button, and waits.
+    pub(super) fn stop_one(&self, store: &mut Store, record: Record) -> Result<Stopped> {
+        let (site, name, timeout) = (self.site, record.spec.name.clone(), record.spec.policy.stop_timeout());
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| vm::stop(site, store, record, timeout, Intent::Stop));
+            self.tell_slow(|| if thread.is_finished() { Vec::new() } else { vec![(&name, timeout)] });
+            joined(thread)
+        })
     }
 
     pub(super) fn delete(&self, store: &mut Store, account: &mut Account<'_>, vm: Uuid) {
@@ -137,11 +166,8 @@ fn is_stop(change: &Change) -> bool {
     change.class == Class::Stop
 }
 
-/// The VM's record, if it runs or is about to.
-fn lives(site: &Site, store: &Store, vm: Uuid) -> Result<Option<Record>> {
-    let Some(record) = store.get(vm)? else { return Ok(None) };
-    let observed = vm::observe(site, record)?;
-    Ok(observed.state.is_live().then_some(observed.record))
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| Err(Error::failed("a thread ended in a panic")))
 }
 
 /// `None`: it ended by itself, just before.
@@ -159,7 +185,7 @@ fn end_one(site: &Site, item: &Item, record: Record, end: End) -> Result<Option<
         Ok(Stopped::StillRunning) => still_running(&name, timeout),
         Err(error) => error,
     };
-    let Some(record) = lives(site, &store, vm)? else { return Ok(None) };
+    let Some(record) = alive(site, &store, vm)? else { return Ok(None) };
     match end {
         End::ForGood => {
             check_same(item, &record)?;

@@ -6,7 +6,7 @@
 //! go       deletes and releases
 //! alter    one VM after the other: live, then what needs a restart, if that is wished
 //! make     creates; but before either, whoever gives up an address goes
-//! start    together
+//! start    together, and with them what was stopped and could not be made anew
 //! ```
 //!
 //! Each piece is recorded by the verb of `vm` that does it and can be done again, so that whoever
@@ -24,14 +24,18 @@ mod turns;
 
 use std::sync::Arc;
 
-pub use account::Fate;
+use uuid::Uuid;
 
-use super::{Change, Plan, Situation, Work};
+pub use account::Fate;
+pub(super) use start::START;
+
+use super::{Change, Plan, Situation, Wait, Work};
 use crate::error::{Error, Result};
 use crate::host::{Cancel, Progress};
 use crate::spec::{Exit, Name, VmSpec};
+use crate::store::{Record, Store};
 use crate::template::UserData;
-use crate::vm::{Part, Site};
+use crate::vm::{self, Part, Site};
 use account::Account;
 use turns::turns;
 
@@ -49,9 +53,11 @@ pub struct Apply<'a> {
     pub told: &'a (dyn Fn(Told<'_>) + Sync),
 }
 
-/// What was done to one VM.
+/// What was done to one VM, or is being done.
 #[derive(Debug)]
 pub enum Told<'a> {
+    /// It takes a while.
+    Waiting(Wait),
     Stopped(&'a Name, Exit),
     Deleted(&'a Name),
     Released(&'a Name),
@@ -102,9 +108,12 @@ impl Apply<'_> {
         }
     }
 
-    /// Tells of a failure, and notes it for all that it keeps from being done.
+    /// Tells of a failure, and notes it for all that it keeps from being done. An interruption is told once, at
+    /// the end.
     fn fail(&self, account: &mut Account<'_>, which: impl Fn(&Change) -> bool, error: Error) {
-        (self.told)(Told::Failed(&error));
+        if !self.cancel.is_cause_of(&error) {
+            (self.told)(Told::Failed(&error));
+        }
         account.settle(which, &Fate::Failed(Arc::new(error)));
     }
 
@@ -117,4 +126,11 @@ impl Apply<'_> {
         }
         open
     }
+}
+
+/// The VM's record, if it runs or is about to: seen as the look before the plan saw it.
+fn alive(site: &Site, store: &Store, vm: Uuid) -> Result<Option<Record>> {
+    let Some(record) = store.get(vm)? else { return Ok(None) };
+    let observed = vm::observe(site, record)?;
+    Ok(observed.state.is_live().then_some(observed.record))
 }

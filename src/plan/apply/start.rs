@@ -7,20 +7,23 @@ use super::{Apply, Told};
 use crate::config::Running;
 use crate::error::{Error, Result};
 use crate::plan::{Class, Work};
-use crate::spec::VmSpec;
+use crate::spec::{State, VmSpec};
 use crate::store::{Record, Store};
 use crate::vm::{self, Starting};
 
 /// How long a hypervisor may take to come up and boot.
-const START: Duration = Duration::from_secs(60);
+pub(in crate::plan) const START: Duration = Duration::from_secs(60);
 
 impl Apply<'_> {
     /// Launches all that are to run, then waits for each.
     pub(super) fn start(&self, store: &mut Store, accounts: &mut [Account<'_>]) {
         let mut launched = Vec::new();
         for account in accounts {
-            let vm = to_start(account).or_else(|| self.owed(store, account));
-            let Some(vm) = vm.filter(|_| !self.cancel.is_set()) else { continue };
+            let vm = match self.cancel.is_set() {
+                false => to_start(account).or_else(|| owed(store, account)),
+                true => None,
+            };
+            let Some(vm) = vm.or_else(|| put_back(store, account)) else { continue };
             match self.launch(store, vm) {
                 Ok(launch) => launched.push((account, launch)),
                 Err(error) => self.fail(account, |_| true, error),
@@ -39,15 +42,6 @@ impl Apply<'_> {
                 Err(error) => self.fail(account, |_| true, error),
             }
         }
-    }
-
-    /// One that was to be restarted, was too slow to shut down, and has done so since.
-    fn owed(&self, store: &Store, account: &Account<'_>) -> Option<Uuid> {
-        let Work::Alter(work) = &account.item.work else { return None };
-        let record = store.get(work.spec.uuid).ok()??;
-        let owed = account.has_failed() && record.declared.as_ref().is_some_and(|declared| declared.start_again);
-        let observed = vm::observe(self.site, record).ok().filter(|_| owed)?;
-        (!observed.state.is_live()).then_some(work.spec.uuid)
     }
 
     /// `None`: it runs, somebody else has started it.
@@ -78,6 +72,26 @@ fn to_start(account: &Account<'_>) -> Option<Uuid> {
     }
 }
 
+/// One that was to be restarted and was too slow to shut down: it may have done so since.
+fn owed(store: &Store, account: &Account<'_>) -> Option<Uuid> {
+    let Work::Alter(work) = &account.item.work else { return None };
+    if !account.has_failed() {
+        return None;
+    }
+    let declared = store.get(work.spec.uuid).ok()??.declared?;
+    declared.start_again.then_some(work.spec.uuid)
+}
+
+/// One that was stopped to be made anew, and is still there: it ran, and is to run.
+fn put_back(store: &Store, account: &Account<'_>) -> Option<Uuid> {
+    match &account.item.work {
+        Work::Replace(vm, entry) if account.ran && account.has_failed() && entry.running != Running::No => {
+            store.get(*vm).ok()?.filter(|record| record.state != State::Deleting).map(|_| *vm)
+        }
+        _ => None,
+    }
+}
+
 pub(super) fn find(store: &Store, vm: Uuid) -> Result<Record> {
     store.get(vm)?.ok_or_else(|| Error::not_found("the VM was deleted meanwhile"))
 }
@@ -93,10 +107,9 @@ mod tests {
 
     #[test]
     fn what_could_not_be_changed_is_started_as_it_was() {
-        let template: Template = toml::from_str("name = 'xs'\nvcpu = 1\nvram = '64MiB'\nkernel = '/kernel'").unwrap();
         let entry = DeclaredVm {
             name: "web".parse().unwrap(),
-            template,
+            template: Template::blank("xs".parse().unwrap()),
             running: Running::Yes,
             on_remove: OnRemove::Stop,
             user_data: Vec::new(),

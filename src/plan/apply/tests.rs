@@ -64,6 +64,15 @@ fn alter(record: &Record, declared: Declared) -> Work {
 
 /// What became of each change, and all that was told.
 fn run(site: &Site, plan: &Plan, cancel: &Cancel) -> (Vec<Vec<String>>, Vec<String>) {
+    run_with(site, plan, cancel, &|| Err(Error::failed("nobody is asked")))
+}
+
+fn run_with(
+    site: &Site,
+    plan: &Plan,
+    cancel: &Cancel,
+    first_boot: &dyn Fn() -> Result<(UserData, Vec<Part>)>,
+) -> (Vec<Vec<String>>, Vec<String>) {
     let told = Mutex::new(Vec::new());
     let hear = |what: Told<'_>| {
         told.lock().unwrap().push(match what {
@@ -74,14 +83,7 @@ fn run(site: &Site, plan: &Plan, cancel: &Cancel) -> (Vec<Vec<String>>, Vec<Stri
             other => format!("{other:?}"),
         });
     };
-    let apply = Apply {
-        site,
-        situation: &Situation::default(),
-        first_boot: &|| Err(Error::failed("nobody is asked")),
-        cancel,
-        progress: &Quiet,
-        told: &hear,
-    };
+    let apply = Apply { site, situation: &Situation::default(), first_boot, cancel, progress: &Quiet, told: &hear };
     let word = |fate: Fate| match fate {
         Fate::Left => "left".to_owned(),
         Fate::Done => "done".to_owned(),
@@ -215,6 +217,21 @@ fn an_interruption_leaves_the_rest() {
     let (fates, told) = run(&site, &plan, &cancel);
     assert_eq!((fates, told), (vec![vec!["interrupted".to_owned()]], vec!["failed: interrupted".to_owned()]));
     assert_eq!(store.get(record.spec.uuid).unwrap(), Some(record));
+}
+
+#[test]
+fn an_interruption_is_told_once() {
+    let (_dir, site, _store) = site();
+    let cancel = Cancel::default();
+    let entry = DeclaredVm { user_data: Vec::new(), ..entry("new") };
+    let plan =
+        Plan { items: vec![item("new", vec![change(Class::Create, Field::Vm, None)], Work::Create(Box::new(entry)))] };
+    let (fates, told) = run_with(&site, &plan, &cancel, &|| {
+        cancel.set();
+        Err(cancel.check().unwrap_err())
+    });
+    let cut = vec![vec!["cannot create `new`".to_owned()]];
+    assert_eq!((fates, told), (cut, vec!["failed: interrupted".to_owned()]));
 }
 
 #[test]

@@ -4,9 +4,9 @@
 mod devices;
 mod lines;
 
-use crate::config::{Config, HypervisorSetting, LimitsEntry, Template};
+use crate::config::{Config, HypervisorSetting, Template};
 use crate::error::Result;
-use crate::spec::{Boot, HypervisorKind, Labels, Name, OnRemove, Restart, Size, VmSpec};
+use crate::spec::{Boot, HypervisorKind, Labels, Name, OnRemove, VmSpec};
 use crate::store::Record;
 use lines::{Lines, number, text};
 
@@ -23,7 +23,7 @@ pub fn export(config: &Config, record: &Record, taken: &mut Vec<Name>) -> Result
         }
         None => {
             let name = free(&spec.name, taken);
-            let own = over_template(config, record, &blank(name.clone()), "template.vm.")?;
+            let own = over_template(config, record, &Template::blank(name.clone()), "template.vm.")?;
             taken.push(name.clone());
             (name.clone(), format!("[[template.vm]]\nname = {}\n{}\n", text(&name), own.text()))
         }
@@ -134,33 +134,6 @@ fn labels(lines: &mut Lines, is: &Labels, below: &Labels) {
     }
     table.unsaid = below.iter().any(|(key, _)| is.get(key).is_none());
     lines.inline("labels", &table);
-}
-
-/// A template that says nothing yet.
-fn blank(name: Name) -> Template {
-    Template {
-        name,
-        vcpu: 0,
-        vram: Size::mib(0),
-        vcpu_max: None,
-        vram_max: None,
-        hypervisor: None,
-        kernel: None,
-        initramfs: None,
-        cmdline: None,
-        firmware: None,
-        restart: Restart::No,
-        watchdog: false,
-        autostart: false,
-        autostart_order: None,
-        autostart_delay: None,
-        limits: LimitsEntry::default(),
-        stop_timeout: None,
-        protect: false,
-        labels: Labels::default(),
-        disks: Vec::new(),
-        nets: Vec::new(),
-    }
 }
 
 /// The VM's own name, or that with a number.

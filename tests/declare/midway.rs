@@ -1,0 +1,166 @@
+//! Applies that end, or fail, while a VM is between two states.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, ChildStderr, Stdio};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+
+use super::vm;
+use crate::lifecycle::{Stage, alive, kill};
+use crate::trials;
+use crate::world::{Outcome, World, eventually};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_stop_that_a_killed_apply_began_is_waited_for,
+        a_stop_that_takes_longer_is_left_alone,
+        a_start_that_a_killed_apply_began_is_waited_for,
+        who_is_slow_to_shut_down_is_told,
+        what_could_not_be_made_anew_runs_again,
+    ]
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// An apply that is killed as soon as the VM is in this state.
+fn killed(world: &World, name: &str, state: &str) {
+    let mut command = world.command(["apply", "--yes"]);
+    let mut apply = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("v starts");
+    eventually("it is at work", LIMIT, || world.state_of(name) == state);
+    apply.kill().expect("kill -9");
+    apply.wait().expect("it ends");
+    assert_eq!(world.state_of(name), state, "its supervisor goes on");
+}
+
+/// An apply, and the first thing that it says.
+fn begun(world: &World) -> (Child, String, BufReader<ChildStderr>) {
+    let mut command = world.command(["apply", "--yes"]);
+    let mut apply = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("v starts");
+    let (mut said, mut line) = (BufReader::new(apply.stderr.take().expect("a pipe")), String::new());
+    said.read_line(&mut line).expect("it is heard");
+    (apply, line, said)
+}
+
+fn ends_well((mut apply, _, mut said): (Child, String, BufReader<ChildStderr>)) {
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).expect("it is heard");
+    assert_eq!(apply.wait().expect("it ends").code(), Some(0), "{rest}");
+}
+
+fn a_stop_that_a_killed_apply_began_is_waited_for() -> Outcome {
+    let stage = Stage::either()?;
+    let world = &stage.world;
+    // It hears no button.
+    let declare = |running: bool| stage.config(&vm("slow", "halt", &format!("stop-timeout = 60\nrunning = {running}")));
+    for unwatched in [false, true] {
+        declare(true);
+        world.apply(&[]).ok();
+        let supervisor = stage.pid("slow", "supervisor_pid");
+        declare(false);
+        killed(world, "slow", "stopping");
+        if unwatched {
+            kill(supervisor, Signal::KILL);
+            eventually("nobody watches it", LIMIT, || !alive(supervisor));
+        }
+        let next = begun(world);
+        assert_eq!(next.1, "waiting for `slow` to shut down (at most 60 s)\n", "unwatched: {unwatched}");
+        world.v(["vm", "stop", "--force", "--timeout", "0", "slow"]).ok();
+        ends_well(next);
+        assert_eq!(world.state_of("slow"), "stopped");
+        world.assert_in_order();
+    }
+    Ok(())
+}
+
+/// Somebody gives its guest more time than the config does.
+fn a_stop_that_takes_longer_is_left_alone() -> Outcome {
+    let stage = Stage::either()?;
+    let world = &stage.world;
+    let declare = |more: &str| stage.config(&vm("slow", "halt", &format!("stop-timeout = 1\n{more}")));
+    declare("");
+    world.apply(&[]).ok();
+    let mut command = world.command(["vm", "stop", "--timeout", "600", "slow"]);
+    let mut stop = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("v starts");
+    eventually("it is stopping", LIMIT, || world.state_of("slow") == "stopping");
+    declare("labels.role = \"front\"");
+    world.apply(&[]).fails(4, &["waiting for `slow` to shut down (at most 1 s)", "it is stopping"]);
+    world.v(["vm", "stop", "--force", "--timeout", "0", "slow"]).ok();
+    stop.wait().expect("it ends");
+    world.apply(&[]).ok();
+    world.assert_in_order();
+    Ok(())
+}
+
+fn a_start_that_a_killed_apply_began_is_waited_for() -> Outcome {
+    let mut stage = Stage::either()?;
+    stage.config(&vm("slow", "button", "running = false"));
+    stage.world.apply(&[]).ok();
+    let hangs = stage.world.file("hangs", "#!/bin/sh\nexec sleep 600\n");
+    std::fs::set_permissions(&hangs, PermissionsExt::from_mode(0o755)).expect("it may run");
+    let program = std::mem::replace(&mut stage.program, hangs);
+    stage.config(&vm("slow", "button", ""));
+    killed(&stage.world, "slow", "starting");
+    stage.program = program;
+    stage.config(&vm("slow", "button", "labels.role = \"front\""));
+    let world = &stage.world;
+    let next = begun(world);
+    assert_eq!(next.1, "waiting for `slow` to start (at most 60 s)\n");
+    world.v(["vm", "stop", "--force", "--timeout", "0", "slow"]).ok();
+    ends_well(next);
+    assert_eq!(world.state_of("slow"), "running");
+    assert_eq!(world.info("slow")["labels"]["role"], "front");
+    world.assert_in_order();
+    Ok(())
+}
+
+/// Both hear no button.
+fn who_is_slow_to_shut_down_is_told() -> Outcome {
+    let stage = Stage::either()?;
+    let world = &stage.world;
+    let declare = |more: &str| {
+        let deaf = |name| vm(name, "halt", &format!("stop-timeout = 3\n{more}"));
+        stage.config(&(deaf("deaf") + &deaf("mute")));
+    };
+    declare("");
+    world.apply(&[]).ok();
+    let told = |flags: &[&str]| -> Vec<String> {
+        let failed = world.apply(flags).fails(1, &["`deaf` has not shut down in 3 s", "`mute` has not"]);
+        let lines = failed.stderr.lines().filter(|line| line.starts_with("waiting"));
+        lines.map(str::to_owned).collect()
+    };
+    declare("cmdline = \"quiet\"");
+    let one = |name: &str| format!("waiting for `{name}` to shut down (at most 3 s)");
+    assert_eq!(told(&["--restart"]), [one("deaf"), one("mute")], "one after the other");
+    declare("running = false");
+    assert_eq!(told(&[]), ["waiting for `deaf`, `mute` to shut down (at most 3 s)"]);
+    Ok(())
+}
+
+/// Its address is to be given up by another VM of the plan, which cannot be changed.
+fn what_could_not_be_made_anew_runs_again() -> Outcome {
+    let stage = Stage::either()?;
+    let world = &stage.world;
+    let declare = |web: &str, holder: &str| {
+        let lan = "[[network]]\nname = \"lan\"\ntype = \"bridge\"\nbridge = \"vt0\"\nsubnet = \"10.44.0.0/24\"\n";
+        let holder = format!("running = false\n{holder}");
+        stage.config(&(lan.to_owned() + &vm("web", "button", web) + &vm("holder", "button", &holder)));
+    };
+    let at = |ip: u8| format!("net = [{{ name = \"lan\", address = \"10.44.0.{ip}\" }}]\n");
+    declare("running = \"leave\"", &at(71));
+    world.apply(&[]).ok();
+    stage.start("web");
+    let uuid = world.row("web")["uuid"].clone();
+    let missing = "disk = [{ name = \"os\", path = \"/nowhere/os.img\" }]\n";
+    for (running, state) in [("true", "running"), ("\"leave\"", "running"), ("false", "stopped")] {
+        let before = stage.pid("web", "hypervisor_pid");
+        declare(&format!("running = {running}\n{}", at(71)), &(at(72) + missing));
+        let run = world.apply(&["--replace", "web"]).fails(1, &["stopped `web`", "cannot create `web`", "10.44.0.71"]);
+        assert!(!alive(before), "{}", run.stderr);
+        assert_eq!((world.state_of("web").as_str(), &world.row("web")["uuid"]), (state, &uuid), "{}", run.stderr);
+        assert_eq!(run.stderr.contains("started `web`"), state == "running", "{}", run.stderr);
+    }
+    Ok(())
+}
