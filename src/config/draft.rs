@@ -71,6 +71,7 @@ impl Draft {
             images: bare(self.images),
             templates: bare(self.templates),
             vms,
+            missing: None,
         })
     }
 }

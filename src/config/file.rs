@@ -26,6 +26,9 @@ pub struct Config {
     pub images: Vec<ImageEntry>,
     pub templates: Vec<Template>,
     pub vms: Vec<DeclaredVm>,
+    /// The main file, where there is none, and the drop-ins are all there is.
+    #[serde(skip)]
+    pub missing: Option<PathBuf>,
 }
 
 impl Config {

@@ -40,17 +40,16 @@ fn load_for(file: &Path, drop_ins: &Path, home: Option<&Path>) -> Result<Config>
     let others = list(drop_ins)?;
     let mut draft = Draft::default();
     // A link that leads nowhere is there all the same: reading it says what is wrong.
-    if fs::symlink_metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        if others.is_empty() {
-            return Err(Error::usage(format!("there is no config file `{}`", file.display())).hint(FIRST_FILE));
-        }
-    } else {
+    let is_missing = fs::symlink_metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if !is_missing {
         add(&mut draft, file, home)?;
+    } else if others.is_empty() {
+        return Err(Error::usage(format!("there is no config file `{}`", file.display())).hint(FIRST_FILE));
     }
     for other in &others {
         add(&mut draft, other, home)?;
     }
-    draft.into_config()
+    Ok(Config { missing: is_missing.then(|| file.to_owned()), ..draft.into_config()? })
 }
 
 /// The drop-ins in the order of their names. Hidden files are an editor's, not a person's.
@@ -415,7 +414,10 @@ mod tests {
         let (_, text) = hint.split_once('\n').unwrap();
         assert_eq!(of_text(text).unwrap().templates[0].vram, Size::gib(2), "{hint}");
         files.write("config.d/a.toml", XS.as_bytes());
-        assert_eq!(files.load().unwrap().templates.len(), 1);
+        let config = files.load().unwrap();
+        assert_eq!((config.templates.len(), config.missing), (1, Some(files.path("config.toml"))));
+        files.write("config.toml", b"");
+        assert_eq!(files.load().unwrap().missing, None);
     }
 
     #[test]

@@ -11,7 +11,12 @@ use crate::trials;
 use crate::world::{Outcome, World};
 
 pub fn trials() -> Vec<Trial> {
-    trials![what_would_be_done_is_told_and_nothing_is_done, a_vm_made_by_hand, a_wrong_config_changes_nothing]
+    trials![
+        what_would_be_done_is_told_and_nothing_is_done,
+        a_vm_made_by_hand,
+        a_wrong_config_changes_nothing,
+        a_config_file_that_is_lost_stops_no_vm,
+    ]
 }
 
 const RESTING: &str = "[[vm]]\nname = 'web'\ntemplate = 'xs'\nrunning = false\n";
@@ -94,5 +99,43 @@ fn a_wrong_config_changes_nothing() -> Outcome {
         assert_eq!(run.stdout, "");
     }
     assert_eq!(world.ls(), before, "what was applied is in force");
+    Ok(())
+}
+
+fn a_config_file_that_is_lost_stops_no_vm() -> Outcome {
+    let world = world();
+    let main = world.config_file();
+    let drop_ins = main.with_file_name("config.d");
+    fs::create_dir_all(&drop_ins).expect("a folder");
+    fs::write(drop_ins.join("10.toml"), config(&world, &RESTING.replace("'web'", "'kept'"))).expect("a drop-in");
+    world.config(&format!("{RESTING}{}", RESTING.replace("'web'", "'db'")));
+    world.v(["apply", "--yes"]).ok();
+    let before = world.ls();
+    assert_eq!(before.len(), 3);
+
+    fs::remove_file(&main).expect("it is lost");
+    for verb in [&["plan"][..], &["apply", "--yes"], &["plan", "--replace", "web"]] {
+        let gone = format!("there is no config file `{}`", main.display());
+        let run = world.v(verb).fails(2, &[&gone, "no drop-in declares `web` or `db`", "put it back", "an empty"]);
+        assert_eq!(run.stdout, "");
+    }
+    assert_eq!(world.ls(), before, "nothing was done");
+    let empty = world.file("empty.toml", "");
+    world.v(["plan", "--config", empty.to_str().expect("a path")]).fails(10, &["2 VMs to let go"]);
+    // What needs no plan goes on.
+    world.v(["vm", "create", "-t", "xs", "-n", "lab"]).ok();
+    // With the drop-ins gone too there is nothing to compare with.
+    let aside = drop_ins.with_file_name("aside.d");
+    fs::rename(&drop_ins, &aside).expect("they are lost, too");
+    world.v(["plan"]).fails(2, &["there is no config file"]);
+    world.v(["apply", "--yes"]).fails(2, &["there is no config file"]);
+    fs::rename(&aside, &drop_ins).expect("they are back");
+
+    world.config("");
+    world.v(["apply", "--yes"]).ok();
+    assert_eq!((&world.row("web")["declared"], &world.row("kept")["declared"]), (&false.into(), &true.into()));
+    // Who never had one misses nothing.
+    fs::remove_file(&main).expect("it goes");
+    world.v(["plan"]).ok();
     Ok(())
 }

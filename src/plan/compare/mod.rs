@@ -22,12 +22,14 @@ use std::collections::{HashMap, HashSet};
 
 use super::change::{Item, Plan, Wishes};
 use super::look::{Seen, Situation};
+use crate::config::or_one_of;
 use crate::error::{Error, Result, nearest};
 use crate::spec::Name;
 
-/// What is to be done. Fails only on wishes that make no sense.
+/// What is to be done. Fails only on wishes that make no sense, and where what is declared cannot be told.
 pub fn compare(situation: &Situation, wishes: &Wishes) -> Result<Plan> {
     let names: HashSet<&Name> = situation.config.vms.iter().map(|vm| &vm.name).collect();
+    check_whole(situation, &names)?;
     check(wishes, &names)?;
     let (declared, others): (Vec<&Seen>, Vec<&Seen>) =
         situation.seen.iter().partition(|seen| names.contains(&seen.record.spec.name));
@@ -37,6 +39,27 @@ pub fn compare(situation: &Situation, wishes: &Wishes) -> Result<Plan> {
     let wanted = entries.filter_map(|entry| vm::item(situation, wishes, entry, seen.get(&entry.name).copied()));
     let items: Vec<Item> = removed.chain(wanted).collect();
     Ok(Plan { items })
+}
+
+/// How many VMs are told one by one.
+const NAMES: usize = 5;
+
+/// A config file that is lost must not be taken for one that declares nothing.
+fn check_whole(situation: &Situation, names: &HashSet<&Name>) -> Result<()> {
+    let Some(file) = &situation.config.missing else { return Ok(()) };
+    let records = situation.seen.iter().map(|seen| &seen.record);
+    let gone: Vec<&Name> = records
+        .filter(|record| record.is_declared())
+        .map(|record| &record.spec.name)
+        .filter(|name| !names.contains(name))
+        .collect();
+    let whom = match gone.len() {
+        0 => return Ok(()),
+        1..=NAMES => or_one_of(&gone),
+        number => format!("{number} of the VMs that it declared"),
+    };
+    Err(Error::usage(format!("there is no config file `{}`, and no drop-in declares {whom}", file.display()))
+        .hint("put it back; an empty one says that they are meant to be declared no more"))
 }
 
 fn check(wishes: &Wishes, names: &HashSet<&Name>) -> Result<()> {
