@@ -22,7 +22,39 @@ pub fn trials() -> Vec<Trial> {
         no_hypervisor,
         what_a_hypervisor_cannot_do,
         a_path_too_long_for_a_socket,
+        disks_that_are_missing,
     ]
+}
+
+fn disks_that_are_missing() -> Outcome {
+    let world = world();
+    world.v(["vm", "create", "-t", "xs", "-n", "lab"]).ok();
+    let declared = config(&world, "[[vm]]\nname = 'web'\ntemplate = 'xs'\nrunning = false\n");
+    world.config(&declared);
+    world.v(["apply", "--yes"]).ok();
+    let file = |vm: &str, name: &str| format!("{}/{name}", world.info(vm)["folder"].as_str().expect("a folder"));
+    let by_hand = |vm: &str, file: &str| {
+        let (delete, create) = (format!("`v vm delete {vm}`"), format!("`v vm create -t xs -n {vm}`"));
+        let words = [&format!("cannot start `{vm}`"), file, "is missing", "put it back", &delete, &create, "lost"];
+        let before = world.row(vm);
+        world.v(["vm", "start", vm]).fails(1, &words);
+        assert_eq!(world.row(vm), before, "it was not begun");
+    };
+    fs::remove_file(file("lab", "seed.img")).expect("it goes");
+    by_hand("lab", &file("lab", "seed.img"));
+
+    fs::remove_file(file("web", "os.raw")).expect("it goes");
+    let words = ["cannot start `web`", "disk `os`", "is missing", "put it back", "`v apply --replace web`", "lost"];
+    world.v(["vm", "start", "web"]).fails(1, &words);
+    world.v(["apply", "--yes", "--replace", "web"]).ok();
+    assert!(!world.v(["vm", "start", "web"]).stderr.contains("is missing"), "all is there again");
+    // Nobody can make it anew from a config that does not have it, or that is wrong.
+    fs::remove_file(file("web", "os.raw")).expect("it goes");
+    for wrong in [config(&world, ""), declared.replace("'xs'", "'sx'")] {
+        world.config(&wrong);
+        by_hand("web", &file("web", "os.raw"));
+    }
+    Ok(())
 }
 
 fn what_does_not_exist() -> Outcome {
