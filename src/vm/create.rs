@@ -38,11 +38,13 @@ pub fn create(
     progress: &dyn Progress,
 ) -> Result<Vec<VmSpec>> {
     let template = &request.template;
+    let names = names(request)?;
+    refuse_declared(config, request, &names)?;
     let Ready { mut store, runner, resolved, nics, sources } = ready(site, config, request, cancel, progress)?;
-    let drafts = drafts(request, &nics)?;
+    let drafts = drafts(request, names, &nics);
     let owner = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
     let specs = opening(Verb::Create, "rows", |noted| {
-        let specs = store.reserve(&drafts, owner, &mut made_up_name, &mut |reserved| {
+        let specs = store.reserve(&drafts, owner, &mut || made_up_name(config, &mut made_up), &mut |reserved| {
             let identity = Identity { uuid: reserved.uuid, number: reserved.number, name: reserved.name.clone() };
             let (given, chosen) = (&reserved.addresses, &request.overrides);
             let mut spec = template::instantiate(config, template, &identity, &resolved, &nics, given, chosen)?;
@@ -78,7 +80,7 @@ pub fn check_create(
     progress: &dyn Progress,
 ) -> Result<()> {
     let ready = ready(site, config, request, cancel, progress)?;
-    let drafts = drafts(request, &ready.nics)?;
+    let drafts = drafts(request, names(request)?, &ready.nics);
     let wanted: Vec<Wanted> = drafts.into_iter().flat_map(|draft| draft.nics).collect();
     ready.store.check_free(&wanted, replaces)
 }
@@ -190,27 +192,62 @@ pub(super) fn check_networks(config: &Config, nics: &[PlannedNic], ovs: &Ovs) ->
     Ok(())
 }
 
-fn drafts(request: &Create, nics: &[PlannedNic]) -> Result<Vec<Draft>> {
-    let nics: Vec<_> =
-        nics.iter().map(|nic| Wanted { subnet: nic.subnet.clone(), address: nic.address, mac: nic.mac }).collect();
-    (1..=request.count)
-        .map(|index| {
-            let name = match &request.name {
-                Some(name) if request.count > 1 => {
-                    Some(name.with_suffix(index).map_err(|error| Error::usage("no name for each VM").source(error))?)
-                }
-                name => name.clone(),
-            };
-            Ok(Draft { uuid: Uuid::new_v4(), name, nics: nics.clone(), declared: request.declared.clone() })
-        })
-        .collect()
+/// One for each VM; `None`: it is made up.
+fn names(request: &Create) -> Result<Vec<Option<Name>>> {
+    let name = |index| match &request.name {
+        Some(name) if request.count > 1 => {
+            name.with_suffix(index).map(Some).map_err(|error| Error::usage("no name for each VM").source(error))
+        }
+        name => Ok(name.clone()),
+    };
+    (1..=request.count).map(name).collect()
 }
 
-fn made_up_name() -> Name {
+/// A VM made by hand would be in the way of the one that the config declares.
+fn refuse_declared(config: &Config, request: &Create, names: &[Option<Name>]) -> Result<()> {
+    let by_hand = request.declared.is_none();
+    match names.iter().flatten().find(|name| by_hand && config.vm(name).is_some()) {
+        Some(name) => Err(Error::refused(format!("the config declares `{name}`"))
+            .hint("`v apply` makes it, where it is not there; give this one another name")),
+        None => Ok(()),
+    }
+}
+
+fn drafts(request: &Create, names: Vec<Option<Name>>, nics: &[PlannedNic]) -> Vec<Draft> {
+    let nics: Vec<_> =
+        nics.iter().map(|nic| Wanted { subnet: nic.subnet.clone(), address: nic.address, mac: nic.mac }).collect();
+    let draft = |name| Draft { uuid: Uuid::new_v4(), name, nics: nics.clone(), declared: request.declared.clone() };
+    names.into_iter().map(draft).collect()
+}
+
+fn made_up() -> Option<String> {
+    petname::petname(2, "-")
+}
+
+/// The first of these that is a name, and none of a VM that the config declares.
+fn made_up_name(config: &Config, made_up: &mut dyn FnMut() -> Option<String>) -> Name {
     loop {
-        let words = petname::petname(2, "-");
-        if let Some(name) = words.and_then(|words| words.parse().ok()) {
+        if let Some(name) = made_up().and_then(|words| words.parse().ok())
+            && config.vm(&name).is_none()
+        {
             return name;
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_up_name_is_no_declared_ones() {
+        let vm = |name| format!("{{ name = '{name}', template = 'xs' }}");
+        let text = format!("vm = [{}, {}]\n{XS}", vm("kind-owl"), vm("sly-fox"));
+        let config = crate::config::of_text(&text).unwrap();
+        let mut words = [None, Some("kind-owl"), Some("No Name"), Some("sly-fox"), Some("shy-elk")].into_iter();
+        let name = made_up_name(&config, &mut || words.next().unwrap().map(str::to_owned));
+        assert_eq!(name.as_str(), "shy-elk");
+    }
+
+    const XS: &str = "[[template.vm]]\nname = 'xs'\nvcpu = 1\nvram = 1\ndisk = [{ name = 'os', path = '/a' }]";
 }

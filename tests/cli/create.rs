@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         a_vm_is_made_from_a_template,
         the_image_is_never_changed,
         names,
+        names_that_the_config_declares,
         numbers_are_never_given_twice,
         count_is_all_or_nothing,
         fifty_at_once,
@@ -92,6 +93,28 @@ fn names() -> Outcome {
     let made_up = world.v(["vm", "create", "-t", "xs"]).ok();
     assert!(made_up.stdout.trim().contains('-'), "a made-up name: {}", made_up.stdout);
     assert_eq!(world.ls().len(), 2);
+    Ok(())
+}
+
+fn names_that_the_config_declares() -> Outcome {
+    let world = world();
+    let vm = |name: &str| format!("[[vm]]\nname = '{name}'\ntemplate = 'xs'\nrunning = false\n");
+    world.config(&config(&world, &(vm("web") + &vm("lab-2"))));
+    let hint = "`v apply` makes it";
+    world.v(["vm", "create", "-t", "xs", "-n", "web"]).fails(4, &["the config declares `web`", hint]);
+    world.v(["vm", "create", "-t", "xs", "-n", "lab", "--count", "2"]).fails(4, &["the config declares `lab-2`", hint]);
+    world.assert_empty();
+    world.v(["vm", "create", "-t", "xs", "-n", "lab"]).ok();
+    world.v(["vm", "create", "-t", "xs"]).ok();
+    world.v(["plan"]).fails(10, &["2 VMs to create"]);
+
+    // One that is there may come to be it.
+    let renamed = world.v(["vm", "rename", "lab", "web"]).ok().stderr;
+    let note = "note: the config declares `web`: `v apply --adopt web` takes this VM in\n";
+    assert_eq!(renamed, format!("renamed `lab` to `web`\n{note}"));
+    world.v(["apply", "--yes", "--adopt", "web"]).ok();
+    assert_eq!(world.row("web")["declared"], true);
+    world.v(["vm", "create", "-t", "xs", "-n", "web"]).fails(4, &["`web`"]);
     Ok(())
 }
 

@@ -117,7 +117,11 @@ pub fn prepare(stage: &Stage, verb: &Verb, env: &[(&str, &OsStr)]) {
         return;
     }
     match a.filter(|_| !anew) {
-        None => v(&["vm", "create", "-t", "crash-me", "-n", "a"]),
+        None => {
+            // The config declares an `a`: only one that is there can take its name.
+            stage.world.v(["vm", "create", "-t", "crash-me", "-n", "made"]).ok();
+            stage.world.v(["vm", "rename", "made", "a"]).ok();
+        }
         Some(a) if a.state.is_live() => drop(stage.world.v(["vm", "stop", "--force", "--timeout", "0", "a"]).ok()),
         Some(_) => {}
     }

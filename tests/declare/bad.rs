@@ -76,9 +76,11 @@ fn a_half_made_vm_is_made() -> Outcome {
 
     // One that somebody began to make by hand, and is nobody's now.
     world.v(["vm", "delete", "web"]).ok();
+    stage.config("");
     let mut command = world.other(crate::crash::program(), ["vm", "create", "-t", "halt", "-n", "web"]);
     command.env("VIRSHLE_FAILPOINT", "create/folder/after");
     assert_eq!(crate::world::run(command, LIMIT).code, None, "it was killed");
+    stage.config(&vm("web", "halt", &over));
     assert_eq!(world.plan(&[]).fields(), ["web create vm"]);
     world.apply(&[]).ok();
     world.assert_in_order();

@@ -34,6 +34,11 @@ impl Rename {
                 "note: the config still declares `{old}`: until it names `{new}` instead, `v apply` makes another `{old}`"
             ));
         }
+        // A config that is wrong is another day's matter.
+        if record.declared.is_none() && site.config().is_ok_and(|config| config.vm(&self.new).is_some()) {
+            let new = &self.new;
+            ui.say(format!("note: the config declares `{new}`: `v apply --adopt {new}` takes this VM in"));
+        }
         if live && record.spec.seed {
             ui.say("its guest takes over the host name when it is started again");
         }
