@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         a_vm_made_by_hand,
         a_wrong_config_changes_nothing,
         a_config_file_that_is_lost_stops_no_vm,
+        several_names_in_one_option,
     ]
 }
 
@@ -137,5 +138,25 @@ fn a_config_file_that_is_lost_stops_no_vm() -> Outcome {
     // Who never had one misses nothing.
     fs::remove_file(&main).expect("it goes");
     world.v(["plan"]).ok();
+    Ok(())
+}
+
+fn several_names_in_one_option() -> Outcome {
+    let world = world();
+    let names = ["web", "db", "mail"];
+    for name in names {
+        world.v(["vm", "create", "-t", "xs", "-n", name]).ok();
+    }
+    world.config(&config(&world, &names.map(|name| RESTING.replace("'web'", &format!("'{name}'"))).concat()));
+    let adopted = rows(&world, 10, &["--adopt", "web,db", "--adopt", "mail"]);
+    assert!(adopted.len() == 3 && adopted.iter().all(|row| row["field"] == "declared"), "{adopted:?}");
+    for wrong in ["web,", "web,,db", ",", "web, db"] {
+        world.v(["plan", "--adopt", wrong]).fails(2, &["--adopt"]);
+    }
+    world.v(["plan", "--adopt", "web,nobody"]).fails(2, &["`--adopt nobody`"]);
+    world.v(["apply", "--yes", "--adopt", "web,db,mail"]).ok();
+    let replaced = rows(&world, 10, &["--replace", "web,mail"]);
+    let vms: Vec<_> = replaced.iter().map(|row| row["vm"].as_str().expect("a name")).collect();
+    assert_eq!(vms, ["web", "mail"]);
     Ok(())
 }

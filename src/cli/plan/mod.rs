@@ -44,12 +44,13 @@ pub(super) struct Wished {
     /// Let VMs be restarted where a change needs that
     #[arg(long)]
     restart: bool,
-    /// Let this VM be deleted, with its disks, and made anew; may be given more than once
-    #[arg(long, value_name = "NAME", add = complete::vm_names())]
-    replace: Vec<Name>,
-    /// Take in this VM, which was made by hand, as the declared one of its name; may be given more
+    /// Let these VMs be deleted, with their disks, and made anew: `web`, or `web,db`; may be given more
     /// than once
-    #[arg(long, value_name = "NAME", add = complete::vm_names())]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', add = complete::vm_names())]
+    replace: Vec<Name>,
+    /// Take in these VMs, which were made by hand, as the declared ones of their names: `web`, or
+    /// `web,db`; may be given more than once
+    #[arg(long, value_name = "NAME", value_delimiter = ',', add = complete::vm_names())]
     adopt: Vec<Name>,
 }
 
