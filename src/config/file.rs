@@ -16,7 +16,7 @@ use super::limits::{MAX_DISKS, MAX_NICS, MAX_SECONDS, MAX_VCPU};
 use super::link::LinkEntry;
 use super::policy::LimitsEntry;
 use super::subnet6::Subnet6;
-use crate::spec::{Forward, Labels, Mac, Name, Rate, Restart, Rule, Size, Switch};
+use crate::spec::{Accel, Forward, Labels, Mac, Name, Rate, Restart, Rule, Size, Switch};
 
 /// All files merged and checked: every reference leads somewhere and every path is absolute.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -143,6 +143,17 @@ pub enum Accelerator {
     Auto,
     Kvm,
     Tcg,
+}
+
+impl Accelerator {
+    /// `None`: the choice is left to Virshle.
+    pub fn named(self) -> Option<Accel> {
+        match self {
+            Accelerator::Auto => None,
+            Accelerator::Kvm => Some(Accel::Kvm),
+            Accelerator::Tcg => Some(Accel::Tcg),
+        }
+    }
 }
 
 /// A network that VMs are plugged into.

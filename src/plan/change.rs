@@ -179,6 +179,8 @@ pub enum Field {
     Running,
     Template,
     Hypervisor,
+    /// What executes the guest's instructions.
+    Accel,
     Vcpu,
     VcpuMax,
     Vram,
@@ -240,6 +242,7 @@ impl fmt::Display for Field {
             Field::Running => "running",
             Field::Template => "template",
             Field::Hypervisor => "hypervisor",
+            Field::Accel => "accel",
             Field::Vcpu => "vcpu",
             Field::VcpuMax => "vcpu-max",
             Field::Vram => "vram",

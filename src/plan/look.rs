@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
+use ipnet::Ipv6Net;
+
 use super::digest::Digests;
 use crate::config::{Config, DeclaredVm, HypervisorSetting, Template};
 use crate::error::{Error, Result};
-use crate::spec::{Declared, HypervisorKind, Name, Size, State, VmSpec};
+use crate::spec::{Accel, Declared, HypervisorKind, Name, Size, State, VmSpec};
 use crate::store::{Record, Store};
 use crate::vm::{self, Site};
 
@@ -19,6 +21,10 @@ pub struct Situation {
     /// By number: those that the config declares, or did when it was last applied, and those made by
     /// hand whose names it declares.
     pub seen: Vec<Seen>,
+    /// Whether this host has IPv6 at all.
+    pub ipv6: bool,
+    /// The /64 that was made up for a network, as far as that was done.
+    pub prefixes: HashMap<Name, Ipv6Net>,
     /// The digest of each declared VM's user data; `None`: it names none; `Err`: why it cannot be read.
     pub user_data: HashMap<Name, Result<Option<String>, String>>,
 }
@@ -39,15 +45,16 @@ pub struct Seen {
 
 /// Looks at what the config is about, and changes nothing.
 pub fn look(site: &Site, config: &Config) -> Result<Situation> {
-    let records = match Store::open_read_only(&site.dirs.database())? {
-        Some(store) => store.list()?,
-        None => Vec::new(),
+    let (records, prefixes) = match Store::open_read_only(&site.dirs.database())? {
+        Some(store) => (store.list()?, store.prefixes()?),
+        None => (Vec::new(), Vec::new()),
     };
+    let prefixes = prefixes.into_iter().filter_map(|(network, net)| Some((network.parse().ok()?, net))).collect();
     let seen =
         records.into_iter().filter(concerns(config)).map(|record| Seen::look(site, record)).collect::<Result<_>>()?;
     let mut digests = Digests::default();
     let user_data = config.vms.iter().map(|vm| (vm.name.clone(), digests.of(&vm.user_data))).collect();
-    Ok(Situation { config: config.clone(), seen, user_data })
+    Ok(Situation { config: config.clone(), seen, ipv6: vm::networks::has_ipv6()?, prefixes, user_data })
 }
 
 /// Whether the config declares it, did when it was last applied, or has its name.
@@ -76,6 +83,16 @@ impl Situation {
             HypervisorSetting::CloudHypervisor => Some(HypervisorKind::CloudHypervisor),
             HypervisorSetting::Qemu => Some(HypervisorKind::Qemu),
         }
+    }
+
+    /// What the node names to execute the guests' instructions.
+    pub(super) fn named_accel(&self) -> Option<Accel> {
+        self.config.node.accel.named()
+    }
+
+    /// The variables that the node names for a firmware of this hypervisor.
+    pub(super) fn named_variables(&self, kind: HypervisorKind) -> Option<&Path> {
+        self.config.node.qemu.vars.as_deref().filter(|_| kind == HypervisorKind::Qemu)
     }
 
     /// The firmware that the template names, or the node for this hypervisor.

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
 use super::{Field, Item, Need, Plan, Seen, Situation, Wishes, Work, compare};
 use crate::config::{Config, DeclaredVm, Running, Template};
 use crate::host;
-use crate::spec::{Accel, Address, Boot, HypervisorKind, Name, Size, State, VmSpec};
+use crate::spec::{Accel, Address, Boot, HypervisorKind, Name, Size, State, VmSpec, ip6_of};
 use crate::store::Record;
 use crate::template::{self, Identity, Overrides, PlannedNic, Resolved, Settled};
 
@@ -31,7 +32,7 @@ impl Model {
     /// One on which nothing is yet.
     pub(crate) fn new(config: Config) -> Self {
         let mut model = Self {
-            situation: Situation::default(),
+            situation: Situation { ipv6: true, ..Situation::default() },
             auto: HypervisorKind::CloudHypervisor,
             foreign: HashSet::new(),
             rewritten: HashSet::new(),
@@ -95,9 +96,10 @@ impl Model {
                     |field: &Field| item.changes.iter().any(|change| change.needs.is_none() && change.field == *field);
                 let anew = due(&Field::Hypervisor);
                 let template = alter.template(anew);
+                self.make_up_prefixes(&template);
                 if anew {
                     let kind = self.hypervisor(&template);
-                    (spec.hypervisor, spec.accel) = (kind, accel(kind));
+                    (spec.hypervisor, spec.accel) = (kind, self.accel(kind));
                 }
                 if anew || due(&Field::Firmware) || due(&Field::Kernel) {
                     spec.boot = self.boot(&template, spec.hypervisor);
@@ -131,14 +133,35 @@ impl Model {
 
     fn nics(&self, template: &Template) -> Vec<PlannedNic> {
         template::nics(&self.situation.config, template, &mut |network| {
-            let by_config = Settled::by_config(network);
-            Ok(Settled { kept: by_config.kept && !self.foreign.contains(&network.name), ..by_config })
+            let kept = Settled::by_config(network).kept && !self.foreign.contains(&network.name);
+            let net6 = self.situation.prefixes.get(&network.name).copied();
+            Ok(Settled { kept, ipv6: self.situation.ipv6, net6 })
         })
         .unwrap()
     }
 
+    /// A VM that is made or changed is given what there is by then.
+    fn make_up_prefixes(&mut self, template: &Template) {
+        for net in &template.nets {
+            let network = self.situation.config.network(&net.name);
+            if network.is_some_and(|network| network.needs_prefix6() && Settled::by_config(network).kept) {
+                let number = net.name.as_str().bytes().map(u16::from).sum();
+                let prefix = Ipv6Net::new_assert([0xfd44, 0, 0, number, 0, 0, 0, 0].into(), 64);
+                self.situation.prefixes.insert(net.name.clone(), prefix);
+            }
+        }
+    }
+
     fn hypervisor(&self, template: &Template) -> HypervisorKind {
-        self.situation.named_hypervisor(template).unwrap_or(self.auto)
+        match self.situation.named_accel() {
+            Some(Accel::Tcg) => HypervisorKind::Qemu,
+            _ => self.situation.named_hypervisor(template).unwrap_or(self.auto),
+        }
+    }
+
+    fn accel(&self, kind: HypervisorKind) -> Accel {
+        let usual = if kind == HypervisorKind::Qemu { Accel::Tcg } else { Accel::Kvm };
+        self.situation.named_accel().unwrap_or(usual)
     }
 
     fn boot(&self, template: &Template, kind: HypervisorKind) -> Boot {
@@ -151,7 +174,8 @@ impl Model {
             HypervisorKind::Qemu => "/usr/share/OVMF/OVMF_CODE_4M.fd",
         };
         let named = self.situation.named_firmware(template, kind);
-        Boot::Firmware { code: named.map_or_else(|| usual.into(), Into::into), vars: None }
+        let vars = self.situation.named_variables(kind).filter(|_| named.is_some());
+        Boot::Firmware { code: named.map_or_else(|| usual.into(), Into::into), vars: vars.map(Into::into) }
     }
 
     fn make(&mut self, entry: &DeclaredVm, runs: bool) {
@@ -159,7 +183,8 @@ impl Model {
         let uuid = Uuid::from_u128(0x8f2f_8a3e_0000_4000_8000_0000_0000_0000 + u128::from(self.numbers));
         let identity = Identity { uuid, number: self.numbers, name: entry.name.clone() };
         let kind = self.hypervisor(&entry.template);
-        let resolved = Resolved { hypervisor: kind, accel: accel(kind), boot: self.boot(&entry.template, kind) };
+        self.make_up_prefixes(&entry.template);
+        let resolved = Resolved { hypervisor: kind, accel: self.accel(kind), boot: self.boot(&entry.template, kind) };
         let planned = self.nics(&entry.template);
         let addresses: Vec<_> =
             (0..).zip(&planned).map(|(index, planned)| address(identity.number, index, planned)).collect();
@@ -193,15 +218,15 @@ impl Model {
     }
 }
 
-fn accel(kind: HypervisorKind) -> Accel {
-    if kind == HypervisorKind::Qemu { Accel::Tcg } else { Accel::Kvm }
-}
-
 /// What the store would give; the same VM is given the same at the same place.
 fn address(number: u32, nic: u8, planned: &PlannedNic) -> Option<Address> {
     let subnet = planned.subnet.as_ref()?;
     let nth = usize::try_from(number).unwrap() + 64 * usize::from(nic);
     let ip = planned.address.or_else(|| subnet.net.hosts().nth(nth))?;
-    let ip = ipnet::Ipv4Net::new(ip, subnet.net.prefix_len()).unwrap();
-    Some(Address::new(ip, subnet.gateway, subnet.dns.clone()))
+    Some(Address {
+        ip6: subnet.net6.map(|net6| ip6_of(subnet.net, ip, net6)),
+        gateway6: subnet.gateway6,
+        domain: subnet.domain.clone(),
+        ..Address::new(Ipv4Net::new_assert(ip, subnet.net.prefix_len()), subnet.gateway, subnet.dns.clone())
+    })
 }

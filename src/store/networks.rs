@@ -159,7 +159,7 @@ impl Store {
     }
 
     /// Every IPv6 subnet that was made up, with its network.
-    pub(super) fn prefixes(&self) -> Result<Vec<(String, Ipv6Net)>> {
+    pub fn prefixes(&self) -> Result<Vec<(String, Ipv6Net)>> {
         self.read("list the IPv6 subnets", |connection| {
             let mut statement = connection.prepare("SELECT network, net FROM prefix6 ORDER BY network")?;
             let mut rows = statement.query([])?;

@@ -1,11 +1,11 @@
 //! What the host decides for a template: which hypervisor, on what, from which firmware.
 
-use crate::config::{Accelerator, Config, HypervisorSetting, Template};
+use crate::config::{Config, HypervisorSetting, Template};
 use crate::error::{Error, Result};
 use crate::host::find_program;
 use crate::hypervisor::{self, Choice, Host, Needs, cloud_hypervisor, qemu};
 use crate::network::passt::Passt;
-use crate::spec::{Accel, Boot, HypervisorKind, Link, VmSpec};
+use crate::spec::{Boot, HypervisorKind, Link, VmSpec};
 use crate::template::{self, Resolved, Settled};
 
 /// The hypervisors of this host, with the programs the config names.
@@ -44,16 +44,7 @@ pub fn resolve(config: &Config, template: &Template) -> Result<(Resolved, Choice
         HypervisorSetting::CloudHypervisor => Some(HypervisorKind::CloudHypervisor),
         HypervisorSetting::Qemu => Some(HypervisorKind::Qemu),
     };
-    let accel = match config.node.accel {
-        Accelerator::Auto => None,
-        Accelerator::Kvm => Some(Accel::Kvm),
-        Accelerator::Tcg => Some(Accel::Tcg),
-    };
-    check_named(config)?;
-    let links = links(config, template)?;
-    let needs = Needs::of(&links.iter().collect::<Vec<_>>(), template.kernel.is_some());
-    let host = Host { passt: needs.user && Passt::find().program().is_ok(), ..hosts(config) };
-    let choice = hypervisor::choose(wanted, accel, &needs, &host)?;
+    let choice = choose(config, template, wanted)?;
     let boot = match kernel(template) {
         Some(boot) => boot,
         None => firmware(config, template, choice.kind)?,
@@ -61,14 +52,29 @@ pub fn resolve(config: &Config, template: &Template) -> Result<(Resolved, Choice
     Ok((Resolved { hypervisor: choice.kind, accel: choice.accel, boot }, choice))
 }
 
-/// What was decided for a VM that is there, as far as its template leaves it undecided.
+fn choose(config: &Config, template: &Template, wanted: Option<HypervisorKind>) -> Result<Choice> {
+    check_named(config)?;
+    let links = links(config, template)?;
+    let needs = Needs::of(&links.iter().collect::<Vec<_>>(), template.kernel.is_some());
+    let host = Host { passt: needs.user && Passt::find().program().is_ok(), ..hosts(config) };
+    hypervisor::choose(wanted, config.node.accel.named(), &needs, &host)
+}
+
+/// What was decided for a VM that is there, as far as its template and the node leave it undecided.
 pub(super) fn as_before(config: &Config, template: &Template, spec: &VmSpec) -> Result<Resolved> {
     let boot = match (kernel(template), &spec.boot) {
         (Some(boot), _) => boot,
         (None, Boot::Firmware { .. }) => spec.boot.clone(),
         (None, Boot::Kernel { .. }) => firmware(config, template, spec.hypervisor)?,
     };
-    Ok(Resolved { hypervisor: spec.hypervisor, accel: spec.accel, boot })
+    // cloud-hypervisor has one alone.
+    let other =
+        config.node.accel.named().filter(|accel| *accel != spec.accel && spec.hypervisor == HypervisorKind::Qemu);
+    let accel = match other {
+        Some(_) => choose(config, template, Some(spec.hypervisor))?.accel,
+        None => spec.accel,
+    };
+    Ok(Resolved { hypervisor: spec.hypervisor, accel, boot })
 }
 
 fn kernel(template: &Template) -> Option<Boot> {

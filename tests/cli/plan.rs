@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{config, hang_switch, world};
 use crate::trials;
-use crate::world::{Outcome, World};
+use crate::world::{Outcome, World, skip};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -17,6 +17,8 @@ pub fn trials() -> Vec<Trial> {
         a_wrong_config_changes_nothing,
         a_config_file_that_is_lost_stops_no_vm,
         several_names_in_one_option,
+        what_a_network_tells_its_guests,
+        what_the_node_says_of_its_vms,
     ]
 }
 
@@ -158,5 +160,70 @@ fn several_names_in_one_option() -> Outcome {
     let replaced = rows(&world, 10, &["--replace", "web,mail"]);
     let vms: Vec<_> = replaced.iter().map(|row| row["vm"].as_str().expect("a name")).collect();
     assert_eq!(vms, ["web", "mail"]);
+    Ok(())
+}
+
+fn what_a_network_tells_its_guests() -> Outcome {
+    let world = world();
+    let lan = |keys: &str| {
+        let more = format!("subnet = \"10.44.0.0/24\"\n{keys}");
+        world.config(&config(&world, RESTING).replace("subnet = \"10.44.0.0/24\"\n", &more));
+    };
+    world.config(&config(&world, RESTING));
+    world.v(["apply", "--yes"]).ok();
+    let address = || world.info("web")["spec"]["nics"][0]["address"].clone();
+    let (before, has_ipv6) = (address(), !address()["ip6"].is_null());
+    for (keys, key, value, differs) in [
+        ("domain = 'lab'", "domain", Value::from("lab"), true),
+        ("domain = 'lab'\nsubnet6 = 'fd00:1::/64'", "ip6", Value::from("fd00:1::2/64"), has_ipv6),
+        ("domain = 'lab'\nsubnet6 = false", "ip6", Value::Null, has_ipv6),
+        ("domain = 'lab'", "ip6", before["ip6"].clone(), has_ipv6),
+        ("", "domain", before["domain"].clone(), true),
+    ] {
+        lan(keys);
+        let fields: Vec<Value> = match differs {
+            true => rows(&world, 10, &[]).iter().map(|row| row["field"].clone()).collect(),
+            false => rows(&world, 0, &[]),
+        };
+        assert_eq!(fields, if differs { vec![Value::from("net.0.address")] } else { vec![] }, "{keys}");
+        world.v(["apply", "--yes"]).ok();
+        assert!(!differs || address()[key] == value, "{keys}: {}", address());
+        assert_eq!(rows(&world, 0, &[]), Vec::<Value>::new(), "{keys}");
+    }
+    assert_eq!(address(), before);
+    Ok(())
+}
+
+fn what_the_node_says_of_its_vms() -> Outcome {
+    let world = world();
+    let right = config(&world, RESTING);
+    world.config(&right);
+    world.v(["apply", "--yes"]).ok();
+    let spec = || world.info("web")["spec"].clone();
+    let changed = |text: &str, field: &str| {
+        world.config(text);
+        let rows: Vec<Value> = rows(&world, 10, &[]).iter().map(|row| row["field"].clone()).collect();
+        assert_eq!(rows, [field]);
+        world.v(["apply", "--yes"]).ok();
+        world.v(["plan"]).ok();
+    };
+    let other = world.file("other.fd", [2; 4096]);
+    changed(&right.replace("vars.fd", "other.fd"), "firmware");
+    assert_eq!(spec()["boot"]["vars"], other.to_str().expect("a path"));
+    let own = format!("{}/efivars.fd", world.info("web")["folder"].as_str().expect("a folder"));
+    assert_eq!(fs::read(own).expect("its variables")[..], [1; 4096], "it goes on with its own");
+
+    changed(&right, "firmware");
+    if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        return skip("`/dev/kvm` does not open");
+    }
+    let was = spec()["accel"].clone();
+    for word in if was == "tcg" { ["kvm", "tcg"] } else { ["tcg", "kvm"] } {
+        changed(&right.replace("[node]\n", &format!("[node]\naccel = \"{word}\"\n")), "accel");
+        assert_eq!(spec()["accel"], word);
+    }
+    // Left to Virshle again it stays.
+    world.config(&right);
+    world.v(["plan"]).ok();
     Ok(())
 }

@@ -252,6 +252,7 @@ fn every_field_and_class_is_shown() {
         Field::Running,
         Field::Template,
         Field::Hypervisor,
+        Field::Accel,
         Field::Vcpu,
         Field::VcpuMax,
         Field::Vram,

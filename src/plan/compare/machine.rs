@@ -3,14 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
-use super::text::{maybe, path, shown};
+use super::text::{maybe, path, refused, shown};
 use crate::error::Result;
-use crate::plan::change::{Class, Field};
-use crate::spec::Boot;
+use crate::plan::change::{Change, Class, Field};
+use crate::spec::{Accel, Boot, HypervisorKind};
 use crate::vm;
 
 pub(super) fn compare(draft: &mut Draft<'_>) {
-    hypervisor(draft);
+    match contradiction(draft) {
+        Some(why) => draft.changes.push(why),
+        None => {
+            hypervisor(draft);
+            accel(draft);
+        }
+    }
     size(draft);
     boot(draft);
 }
@@ -21,11 +27,39 @@ fn hypervisor(draft: &mut Draft<'_>) {
     let (is, was_named) = (draft.spec().hypervisor, draft.declared.hypervisor);
     let differs = match named {
         Some(kind) => kind != is,
-        None => was_named.is_some(),
+        None => was_named.is_some() || !executes(is, draft.situation.named_accel()),
     };
     let new = named.map_or_else(|| "auto".to_owned(), |kind| kind.to_string());
     if !differs || draft.note(Class::Restart, Field::Hypervisor, Some(is.to_string()), Some(new)) {
         draft.declared.hypervisor = named;
+    }
+}
+
+/// What the node names is decided with the hypervisor, too.
+fn accel(draft: &mut Draft<'_>) {
+    let is = draft.spec().accel;
+    let new = draft.situation.named_accel().unwrap_or(is);
+    let text = |accel: &Accel| shown(&word(*accel));
+    draft.value(Class::Restart, Field::Accel, (is, new), text, |spec, new| spec.accel = new);
+}
+
+/// Both are named, and do not go together.
+fn contradiction(draft: &Draft<'_>) -> Option<Change> {
+    let accel = draft.situation.named_accel();
+    let kind = draft.situation.named_hypervisor(&draft.entry.template)?;
+    let why = "`accel = \"tcg\"` is set, and cloud-hypervisor has KVM only";
+    let hint = "set `hypervisor = \"qemu\"`, which has it, or leave it at \"auto\"";
+    (!executes(kind, accel)).then(|| refused(Field::Accel, why, hint))
+}
+
+fn executes(kind: HypervisorKind, accel: Option<Accel>) -> bool {
+    kind == HypervisorKind::Qemu || accel != Some(Accel::Tcg)
+}
+
+fn word(accel: Accel) -> &'static str {
+    match accel {
+        Accel::Kvm => "kvm",
+        Accel::Tcg => "tcg",
     }
 }
 
@@ -54,11 +88,11 @@ struct Direct<'a> {
 
 fn boot(draft: &mut Draft<'_>) {
     let (spec, template) = (draft.spec(), &draft.entry.template);
-    let (old, code) = match &spec.boot {
+    let (old, firmware_before) = match &spec.boot {
         Boot::Kernel { kernel, initramfs, cmdline } => {
             (Direct { kernel: Some(kernel), initramfs: initramfs.as_deref(), cmdline }, None)
         }
-        Boot::Firmware { code, .. } => (Direct::default(), Some(code.as_path())),
+        Boot::Firmware { code, vars } => (Direct::default(), Some((code.as_path(), vars.as_deref()))),
     };
     let new = Direct {
         kernel: template.kernel.as_deref(),
@@ -78,16 +112,20 @@ fn boot(draft: &mut Draft<'_>) {
         let (kernel, initramfs) = (kernel.to_owned(), new.initramfs.map(PathBuf::from));
         draft.target.boot = Boot::Kernel { kernel, initramfs, cmdline: new.cmdline.to_owned() };
     }
-    firmware(draft, code);
+    firmware(draft, firmware_before);
 }
 
-/// What was left to Virshle stays as it was decided here too. `code`: the firmware that it boots.
-fn firmware(draft: &mut Draft<'_>, code: Option<&Path>) {
+/// What was left to Virshle stays as it was decided here too. `old`: the firmware that it boots, and the
+/// variables that its own began as.
+fn firmware(draft: &mut Draft<'_>, old: Option<(&Path, Option<&Path>)>) {
     let template = &draft.entry.template;
     let kind = draft.situation.named_hypervisor(template).unwrap_or(draft.spec().hypervisor);
     let named = draft.situation.named_firmware(template, kind).filter(|_| template.kernel.is_none());
+    let (code, vars) = (old.map(|(code, _)| code), old.and_then(|(_, vars)| vars));
+    let new_vars = draft.situation.named_variables(kind);
+    let others = named.is_some() && code == named && new_vars.is_some() && vars != new_vars;
     let differs = match named {
-        Some(named) => code != Some(named),
+        Some(named) => code != Some(named) || others,
         None => code.is_some() && draft.declared.firmware.is_some(),
     };
     let new = match (named, &template.kernel) {
@@ -95,7 +133,12 @@ fn firmware(draft: &mut Draft<'_>, code: Option<&Path>) {
         (None, None) => Some("auto".to_owned()),
         (None, Some(_)) => None,
     };
-    if !differs || draft.note(Class::Restart, Field::Firmware, path(code), new) {
+    // Of the same firmware it is they that differ.
+    let with = |code: Option<String>, vars| match path(vars).filter(|_| others) {
+        Some(vars) => code.map(|code| format!("{code}, vars {vars}")),
+        None => code,
+    };
+    if !differs || draft.note(Class::Restart, Field::Firmware, with(path(code), vars), with(new, new_vars)) {
         draft.declared.firmware = template.firmware.clone();
     }
 }

@@ -1,6 +1,6 @@
 //! The NICs, by place. What a port lets through and what leads to it follows as it runs.
 
-use std::net::{IpAddr, Ipv4Addr};
+use ipnet::Ipv4Net;
 
 use super::draft::Draft;
 use super::text::{list, maybe, shown, yes};
@@ -8,14 +8,16 @@ use crate::config::{Keeping, Network};
 use crate::error::Result;
 use crate::hypervisor::driver;
 use crate::plan::change::{Class, Field, NicField};
-use crate::spec::{Address, Link, Nic, Subnet, Switch, VmSpec};
+use crate::spec::{Address, Link, Nic, Subnet, Switch, VmSpec, ip6_of};
 use crate::store::check_asked;
 use crate::template::{self, PlannedNic, Settled};
 
 pub(super) fn compare(draft: &mut Draft<'_>) -> Result<()> {
-    let spec = draft.spec();
-    let wanted =
-        template::nics(&draft.situation.config, &draft.entry.template, &mut |network| Ok(settled(spec, network)))?;
+    let (spec, situation) = (draft.spec(), draft.situation);
+    let wanted = template::nics(&situation.config, &draft.entry.template, &mut |network| {
+        let kept = kept(spec, network);
+        Ok(Settled { kept, ipv6: situation.ipv6, net6: situation.prefixes.get(&network.name).copied() })
+    })?;
     let mut nics = Vec::new();
     for index in 0..=u8::MAX {
         let place = usize::from(index);
@@ -41,14 +43,11 @@ pub(super) fn compare(draft: &mut Draft<'_>) -> Result<()> {
 }
 
 /// Who keeps a bridge that belongs to whoever made it first was seen when the VM was plugged in.
-fn settled(spec: &VmSpec, network: &Network) -> Settled {
-    let by_config = Settled::by_config(network);
+fn kept(spec: &VmSpec, network: &Network) -> bool {
     let nic = spec.nics.iter().find(|nic| nic.network == network.name);
     match nic.map(|nic| bridge(&nic.link)) {
-        Some(Some((bridge, _, kept))) if network.keeping() == Keeping::OursIfFree && bridge == network.bridge() => {
-            Settled { kept, ..by_config }
-        }
-        _ => by_config,
+        Some(Some((bridge, _, kept))) if network.keeping() == Keeping::OursIfFree && bridge == network.bridge() => kept,
+        _ => Settled::by_config(network).kept,
     }
 }
 
@@ -132,12 +131,18 @@ fn address(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic, wanted: &[Planned
     };
     let kept = old.address.as_ref().filter(fits).map(|address| address.ip.addr());
     let becomes = match (kept.or(new.address), &new.subnet) {
-        (Some(ip), Some(subnet)) => Some(reached(ip, subnet.net.prefix_len(), subnet.gateway, &subnet.dns)),
+        (Some(ip), Some(subnet)) => Some(reached(
+            &Address {
+                ip6: subnet.net6.map(|net6| ip6_of(subnet.net, ip, net6)),
+                domain: subnet.domain.clone(),
+                ..Address::new(Ipv4Net::new_assert(ip, subnet.net.prefix_len()), subnet.gateway, subnet.dns.clone())
+            },
+            lacks_prefix(draft, new),
+        )),
         (None, Some(subnet)) => Some(format!("one of {}", subnet.net)),
         (_, None) => None,
     };
-    let was = old.address.as_ref();
-    let was = was.map(|was| reached(was.ip.addr(), was.ip.prefix_len(), was.gateway, &was.dns));
+    let was = old.address.as_ref().map(|was| reached(was, false));
     if was == becomes {
         return old.address.clone();
     }
@@ -148,11 +153,27 @@ fn address(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic, wanted: &[Planned
     None
 }
 
+/// Whether its IPv6 address will be in a /64 that is yet to be made up.
+fn lacks_prefix(draft: &Draft<'_>, nic: &PlannedNic) -> bool {
+    let network = draft.situation.config.network(&nic.network);
+    // Every port of a network that Virshle keeps has a guard.
+    draft.situation.ipv6
+        && nic.guard.is_some()
+        && nic.subnet.as_ref().is_some_and(|subnet| subnet.net6.is_none())
+        && network.is_some_and(Network::needs_prefix6)
+}
+
 /// An address, and what is known with it, in the order of what a person looks for.
-fn reached(ip: Ipv4Addr, length: u8, gateway: Option<Ipv4Addr>, dns: &[IpAddr]) -> String {
-    let gateway = gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
-    let dns = list(dns).map(|dns| format!(", dns {dns}")).unwrap_or_default();
-    format!("{ip}/{length}{gateway}{dns}")
+fn reached(address: &Address, lacks_prefix: bool) -> String {
+    let gateway = address.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+    let dns = list(&address.dns).map(|dns| format!(", dns {dns}")).unwrap_or_default();
+    let ip6 = match address.ip6 {
+        Some(ip6) => format!(", {ip6}"),
+        None if lacks_prefix => ", one of a private /64".to_owned(),
+        None => String::new(),
+    };
+    let domain = address.domain.as_ref().map(|domain| format!(", domain {domain}")).unwrap_or_default();
+    format!("{}{gateway}{dns}{ip6}{domain}", address.ip)
 }
 
 /// The addresses alone, where they tell the two apart.

@@ -26,6 +26,7 @@ mod step;
 mod up;
 mod work;
 
+pub use crate::network::keep::has_ipv6;
 pub use around::{Around, Lease, around};
 pub use as_unit::up_as_unit;
 pub use down::{Fallen, down};
