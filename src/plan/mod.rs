@@ -18,6 +18,7 @@ mod export;
 mod look;
 #[cfg(test)]
 pub(crate) mod model;
+mod things;
 
 pub use apply::{Apply, Fate, Told};
 pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};

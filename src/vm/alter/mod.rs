@@ -16,6 +16,7 @@ mod policy;
 mod ports;
 mod reshape;
 mod resize;
+mod rest;
 #[cfg(test)]
 mod tests;
 
@@ -26,5 +27,5 @@ pub use grow_disk::grow_disk;
 pub use guard::set_guard;
 pub use policy::set_policy;
 pub use ports::set_ports;
-pub use reshape::{Reshape, reshape};
+pub use reshape::{Reshape, reshape, reshape_all};
 pub use resize::{check_limit, check_resize, resize};
