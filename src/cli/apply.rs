@@ -65,6 +65,8 @@ impl Apply {
         }
         let wishes = self.wished.into();
         let held = lock(site)?;
+        // What another one was killed at is no plan's any more.
+        vm::finish_reshapes(site)?;
         let config = site.config()?;
         let mut situation = plan::look(site, &config)?;
         let plan = plan::compare(&situation, &wishes)?;

@@ -192,6 +192,10 @@ fn finished(stage: &Stage) -> Result<(), String> {
     while world.ls().iter().any(moves) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(20));
     }
+    let plan = world.plan(&["--restart"]);
+    if plan.rows.iter().any(|row| row["old"] == "missing" || row["change"] == "replace") {
+        return Err(format!("something is lost: {:#?}", plan.lines()));
+    }
     let next = apply(world, &["--restart"], &[]);
     if next.code != Some(0) {
         return Err(format!("the next apply ends with {:?}: {}{}", next.code, next.stdout, next.stderr));

@@ -20,7 +20,7 @@ mod rest;
 #[cfg(test)]
 mod tests;
 
-pub use cut_short::finish_held;
+pub use cut_short::{disk_file, finish_all, finish_held};
 pub(super) use cut_short::{finish, is_cut_short, is_recorded};
 pub use forwards::live_forwards;
 pub use grow_disk::grow_disk;
