@@ -124,6 +124,8 @@ impl Look {
     /// As soon as no VM is between two states.
     fn take(site: &Site, wishes: &Wishes, ui: &Ui) -> Result<Self> {
         let lock = lock(site)?;
+        // What another one was killed at is no plan's any more.
+        vm::finish_reshapes(site)?;
         let config = site.config()?;
         plan::settle(site, &config, |wait| ui.say(waiting(&wait)))?;
         let situation = plan::look(site, &config)?;

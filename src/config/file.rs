@@ -40,6 +40,20 @@ impl Config {
         self.images.iter().find(|image| image.name == *name)
     }
 
+    /// Whether a declared VM is to have this address of the network.
+    pub fn names_address(&self, network: &Name, ip: Ipv4Addr) -> bool {
+        self.nets().any(|net| net.address == Some(ip) && net.name == *network)
+    }
+
+    /// Whether a declared VM is to have this MAC.
+    pub fn names_mac(&self, mac: Mac) -> bool {
+        self.nets().any(|net| net.mac == Some(mac))
+    }
+
+    fn nets(&self) -> impl Iterator<Item = &NetEntry> {
+        self.vms.iter().flat_map(|vm| &vm.template.nets)
+    }
+
     /// The declared VM of a name.
     pub fn vm(&self, name: &Name) -> Option<&DeclaredVm> {
         self.vms.iter().find(|vm| vm.name == *name)

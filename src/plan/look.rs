@@ -10,7 +10,7 @@ use ipnet::Ipv6Net;
 use super::digest::Digests;
 use crate::config::{Config, DeclaredVm, HypervisorSetting, Template};
 use crate::error::{Error, Result};
-use crate::spec::{Accel, Declared, HypervisorKind, Name, Size, State, VmSpec};
+use crate::spec::{Accel, Declared, Disk, HypervisorKind, Name, Size, State, VmSpec};
 use crate::store::{Record, Store};
 use crate::vm::{self, Site};
 
@@ -109,7 +109,8 @@ impl Seen {
     fn look(site: &Site, record: Record) -> Result<Self> {
         let vm::Observed { record, state, .. } = vm::observe(site, record)?;
         let folder = site.dirs.vm(record.spec.uuid);
-        let disks = record.spec.disks.iter().map(|disk| Ok((disk.name.clone(), size(&folder.join(disk.file()))?)));
+        let size_of = |disk: &Disk| size(&vm::disk_file(site, &record, disk));
+        let disks = record.spec.disks.iter().map(|disk| Ok((disk.name.clone(), size_of(disk)?)));
         Ok(Self {
             state,
             busy: record.owner.is_some_and(|owner| owner.is_alive()),
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
     use crate::config::of_text;
     use crate::host::{self, Dirs, Handle};
-    use crate::spec::{Disk, Event};
+    use crate::spec::Event;
     use crate::store::Draft;
 
     const CONFIG: &str = "

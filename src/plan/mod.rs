@@ -20,6 +20,7 @@ mod look;
 #[cfg(test)]
 pub(crate) mod model;
 mod settle;
+mod things;
 
 pub use apply::{Apply, Fate, Told};
 pub use change::{Alter, Change, Class, DiskField, Field, Item, Need, NicField, Plan, Wishes, Work};

@@ -1,6 +1,7 @@
 //! A host in memory for tests: it does what a plan says, without a file or a process.
 
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use uuid::Uuid;
@@ -63,7 +64,7 @@ impl Model {
     }
 
     pub(crate) fn apply(&mut self, plan: &Plan) {
-        plan.items.iter().for_each(|item| self.work(item));
+        plan.items.iter().filter(|item| item.is_due()).for_each(|item| self.work(item));
     }
 
     pub(crate) fn seen(&mut self, name: &str) -> &mut Seen {
@@ -107,7 +108,7 @@ impl Model {
                 let waits = item.changes.iter().any(|change| change.needs == Some(Need::Restart));
                 for (nic, planned) in spec.nics.iter_mut().zip(self.nics(&template)).filter(|_| !waits) {
                     if nic.address.is_none() {
-                        nic.address = address(spec.number, nic.index, &planned);
+                        nic.address = self.address(spec.number, nic.index, &planned);
                     }
                 }
                 let seen = self.seen(item.vm.as_str());
@@ -152,6 +153,26 @@ impl Model {
         }
     }
 
+    /// What the store would give; the same VM is given the same at the same place.
+    fn address(&self, number: u32, nic: u8, planned: &PlannedNic) -> Option<Address> {
+        let subnet = planned.subnet.as_ref()?;
+        let nth = usize::try_from(number).unwrap() + 64 * usize::from(nic);
+        let others = self.situation.seen.iter().map(|seen| &seen.record.spec).filter(|spec| spec.number != number);
+        let addresses = others.flat_map(|spec| &spec.nics).filter_map(|nic| nic.address.as_ref());
+        let taken: HashSet<Ipv4Addr> = addresses.map(|address| address.ip.addr()).collect();
+        // None is given that another has, or is to have; of those so far up none is named.
+        let is_free =
+            |ip: &Ipv4Addr| !taken.contains(ip) && !self.situation.config.names_address(&planned.network, *ip);
+        let mut free = [nth, nth + 128].into_iter().filter_map(|nth| subnet.net.hosts().nth(nth)).filter(is_free);
+        let ip = planned.address.or_else(|| free.next())?;
+        Some(Address {
+            ip6: subnet.net6.map(|net6| ip6_of(subnet.net, ip, net6)),
+            gateway6: subnet.gateway6,
+            domain: subnet.domain.clone(),
+            ..Address::new(Ipv4Net::new_assert(ip, subnet.net.prefix_len()), subnet.gateway, subnet.dns.clone())
+        })
+    }
+
     fn hypervisor(&self, template: &Template) -> HypervisorKind {
         match self.situation.named_accel() {
             Some(Accel::Tcg) => HypervisorKind::Qemu,
@@ -187,7 +208,7 @@ impl Model {
         let resolved = Resolved { hypervisor: kind, accel: self.accel(kind), boot: self.boot(&entry.template, kind) };
         let planned = self.nics(&entry.template);
         let addresses: Vec<_> =
-            (0..).zip(&planned).map(|(index, planned)| address(identity.number, index, planned)).collect();
+            (0..).zip(&planned).map(|(index, planned)| self.address(identity.number, index, planned)).collect();
         let config = &self.situation.config;
         let overrides = Overrides::default();
         let spec =
@@ -216,17 +237,4 @@ impl Model {
             },
         });
     }
-}
-
-/// What the store would give; the same VM is given the same at the same place.
-fn address(number: u32, nic: u8, planned: &PlannedNic) -> Option<Address> {
-    let subnet = planned.subnet.as_ref()?;
-    let nth = usize::try_from(number).unwrap() + 64 * usize::from(nic);
-    let ip = planned.address.or_else(|| subnet.net.hosts().nth(nth))?;
-    Some(Address {
-        ip6: subnet.net6.map(|net6| ip6_of(subnet.net, ip, net6)),
-        gateway6: subnet.gateway6,
-        domain: subnet.domain.clone(),
-        ..Address::new(Ipv4Net::new_assert(ip, subnet.net.prefix_len()), subnet.gateway, subnet.dns.clone())
-    })
 }

@@ -1,5 +1,5 @@
-//! Other NICs for a VM that is there: the addresses that it gives back and those that it gets in
-//! their place are one change, so that what it keeps is nobody else's in between.
+//! Other NICs for VMs that are there: the addresses that they give back and those that they get in
+//! their place are one change, so that what one keeps, or gets of another, is nobody else's in between.
 
 use rusqlite::Connection;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use super::record::Record;
 use super::vms::{Wanted, by_uuid, gone, refuse_other, write};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::spec::{Address, Mac, Name, Nic};
+use crate::spec::{Address, Mac, Name, Nic, VmSpec};
 
 /// What a NIC was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,40 +24,61 @@ pub struct Given {
 }
 
 impl Store {
-    /// Gives a VM what the NICs need that it is to have, each on its network, in place of those that
-    /// it has. One that is where it was, on the same network, keeps its MAC, and its address as long
-    /// as that can be one of its subnet. `change` gets the record and what was given, and must only
+    /// Gives VMs what the NICs need that each is to have, each on its network, in place of those that
+    /// it has: all of them or none, so that VMs can exchange what they have. A NIC that is where it was,
+    /// on the same network, keeps its MAC, and its address as long as that can be one of its subnet and
+    /// is kept for nobody else. `change` gets each record and what was given, in their order, and must only
     /// compute; the uuid, the number and the name are not for it to change.
     pub fn reshape<T>(
         &mut self,
-        vm: Uuid,
-        nics: &[(Name, Wanted)],
-        change: impl FnOnce(&mut Record, &[Given]) -> Result<T>,
-    ) -> Result<T> {
+        vms: &[(Uuid, Vec<(Name, Wanted)>)],
+        mut change: impl FnMut(&mut Record, &[Given]) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let actor = self.actor();
+        let all: Vec<Uuid> = vms.iter().map(|(vm, _)| *vm).collect();
         self.write("change a VM", |transaction| {
-            let Some(before) = by_uuid(transaction, vm)? else { return Err(gone(vm).into()) };
-            transaction.execute("DELETE FROM address WHERE vm = ?1", [vm.to_string()])?;
-            let wanted = keep(&before.spec.nics, nics);
-            mac::refuse_taken(transaction, &mac::asked(wanted.iter())?, &[vm])?;
-            let given = give(transaction, &wanted)?;
-            let mut record = before.clone();
-            let done = change(&mut record, &given)?;
-            let (old, new) = (&before.spec, &record.spec);
-            let addresses: Vec<_> = given.into_iter().map(|given| given.address).collect();
-            refuse_other(new, (old.uuid, old.number, &old.name), &addresses, &wanted)?;
-            refuse_twins(&new.nics)?;
-            for (nic, (wanted, address)) in wanted.iter().zip(&addresses).enumerate() {
-                if let (Some(subnet), Some(address)) = (&wanted.subnet, address) {
-                    address::record(transaction, vm, nic, &subnet.network, address)?;
-                }
+            let mut befores = Vec::with_capacity(vms.len());
+            for (vm, nics) in vms {
+                let Some(before) = by_uuid(transaction, *vm)? else { return Err(gone(*vm).into()) };
+                transaction.execute("DELETE FROM address WHERE vm = ?1", [vm.to_string()])?;
+                let wanted = keep(&before.spec.nics, nics);
+                befores.push((before, wanted));
             }
-            record.updated_at = host::now();
-            write(transaction, &record)?;
-            history::note_change(transaction, &actor, &before, &record)?;
+            let asked = || befores.iter().flat_map(|(_, wanted)| wanted);
+            mac::refuse_taken(transaction, &mac::asked(asked())?, &all)?;
+            let mut pools = Pools::of(asked())?;
+            let (mut done, mut nics) = (Vec::with_capacity(vms.len()), Vec::new());
+            for (before, wanted) in &befores {
+                let mut record = before.clone();
+                let given = give(transaction, &mut pools, wanted)?;
+                done.push(change(&mut record, &given)?);
+                put(transaction, &before.spec, &record, (wanted, &given))?;
+                record.updated_at = host::now();
+                write(transaction, &record)?;
+                history::note_change(transaction, &actor, before, &record)?;
+                nics.extend(record.spec.nics);
+            }
+            refuse_twins(&nics)?;
             Ok(done)
         })
     }
+}
+
+/// Records what one VM was given.
+fn put(
+    connection: &Connection,
+    before: &VmSpec,
+    record: &Record,
+    (wanted, given): (&[Wanted], &[Given]),
+) -> Result<(), Fault> {
+    let addresses: Vec<_> = given.iter().map(|given| given.address.clone()).collect();
+    refuse_other(&record.spec, (before.uuid, before.number, &before.name), &addresses, wanted)?;
+    for (nic, (wanted, address)) in wanted.iter().zip(&addresses).enumerate() {
+        if let (Some(subnet), Some(address)) = (&wanted.subnet, address) {
+            address::record(connection, before.uuid, nic, &subnet.network, address)?;
+        }
+    }
+    Ok(())
 }
 
 /// What the NICs ask for, and where they ask for nothing, what those before them had. What another
@@ -74,6 +95,7 @@ fn keep(before: &[Nic], nics: &[(Name, Wanted)]) -> Vec<Wanted> {
         if let (None, Some(subnet), Some(address)) = (nic.address, &nic.subnet, &was.address)
             && !address_asked(network, address)
             && address::check_asked(subnet, address.ip.addr()).is_ok()
+            && !subnet.named.contains(&address.ip.addr())
         {
             nic.address = Some(address.ip.addr());
         }
@@ -82,8 +104,7 @@ fn keep(before: &[Nic], nics: &[(Name, Wanted)]) -> Vec<Wanted> {
     nics.iter().enumerate().map(keep).collect()
 }
 
-fn give(connection: &Connection, wanted: &[Wanted]) -> Result<Vec<Given>, Fault> {
-    let mut pools = Pools::of(wanted.iter())?;
+fn give(connection: &Connection, pools: &mut Pools, wanted: &[Wanted]) -> Result<Vec<Given>, Fault> {
     let mut given = Vec::with_capacity(wanted.len());
     for nic in wanted {
         given.push(Given { address: pools.take(connection, nic)?, mac: nic.mac });
@@ -91,7 +112,7 @@ fn give(connection: &Connection, wanted: &[Wanted]) -> Result<Vec<Given>, Fault>
     Ok(given)
 }
 
-/// Refuses a VM of which two NICs have one MAC: one that it kept, and one that follows from its uuid.
+/// Refuses two NICs with one MAC: one that was asked for or kept, and one that follows from a VM's uuid.
 fn refuse_twins(nics: &[Nic]) -> Result<()> {
     for (index, nic) in nics.iter().enumerate() {
         if nics[..index].iter().any(|other| other.mac == nic.mac) {

@@ -47,8 +47,8 @@ mod user_data;
 
 pub use crate::disk::Part;
 pub use alter::{
-    Reshape, check_limit, check_resize, finish_held as finish_reshape, grow_disk, live_forwards, reshape, resize,
-    set_guard, set_policy, set_ports,
+    Reshape, check_limit, check_resize, disk_file, finish_all as finish_reshapes, finish_held as finish_reshape,
+    grow_disk, live_forwards, reshape, reshape_all, resize, set_guard, set_policy, set_ports,
 };
 pub use autostart::{Group, autostart};
 pub use beside::{helpers, line, line_end};

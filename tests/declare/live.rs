@@ -25,6 +25,7 @@ type Test = fn(&Stage) -> Outcome;
 const TESTS: &[(&str, Test)] = &[
     ("what_reaches_a_vm_that_runs", what_reaches_a_vm_that_runs),
     ("a_port_is_opened_under_a_vm_that_runs", a_port_is_opened_under_a_vm_that_runs),
+    ("ports_are_exchanged_under_vms_that_run", ports_are_exchanged_under_vms_that_run),
     ("what_needs_a_restart_waits_for_it", what_needs_a_restart_waits_for_it),
     ("a_disk_of_another_image_costs_the_vm", a_disk_of_another_image_costs_the_vm),
     ("what_is_declared_no_more", what_is_declared_no_more),
@@ -166,6 +167,27 @@ fn a_port_is_opened_under_a_vm_that_runs(stage: &Stage) -> Outcome {
         assert_eq!(asks(), None, "it is closed again");
         assert_eq!(stage.pid("web", "hypervisor_pid"), pid);
         world.assert_in_order();
+    })
+}
+
+fn ports_are_exchanged_under_vms_that_run(stage: &Stage) -> Outcome {
+    let world = &stage.world;
+    let declare = |ports: [u16; 2]| {
+        let vms = ["web", "db"]
+            .iter()
+            .zip(ports)
+            .map(|(name, port)| vm(name, "button", &format!("net = [{{ name = \"lan\", ports = [\"{port}:80\"] }}]")));
+        stage.config(&(LAN.to_owned() + &vms.collect::<String>()));
+    };
+    declare([8080, 8081]);
+    on_a_host(world, || {
+        world.apply(&[]).ok();
+        let before = ["web", "db"].map(|name| stage.pid(name, "hypervisor_pid"));
+        declare([8081, 8080]);
+        assert_eq!(world.plan(&[]).fields(), ["web live net.0.ports", "db live net.0.ports"]);
+        world.apply(&[]).ok();
+        world.assert_in_order();
+        assert_eq!(["web", "db"].map(|name| stage.pid(name, "hypervisor_pid")), before, "they run on");
     })
 }
 

@@ -28,8 +28,19 @@ pub struct State {
     pub vms: BTreeMap<usize, Vm>,
 }
 
+/// Two states, one after the other.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    pub a: State,
+    pub b: State,
+    /// How many VMs of both have in one what another of them has in the other.
+    pub exchanged: usize,
+}
+
 #[derive(Debug, Clone)]
 pub struct Vm {
+    /// By whose number its NICs are told what is theirs alone.
+    like: Option<usize>,
     template: usize,
     keys: Keys,
     pub running: &'static str,
@@ -88,11 +99,45 @@ const MORE: &[&str] =
     &["allow = [\"tcp/22\"]", "deny = [\"out tcp/25\"]", "rate = \"100Mbit\"", "spoof = true", "spoof = false"];
 
 /// `runs`: its VMs may run.
-pub fn state(runs: bool) -> impl Strategy<Value = State> {
+fn state(runs: bool) -> impl Strategy<Value = State> {
     let templates = collection::vec(template(runs), TEMPLATES);
     let vms = collection::btree_map(0..VMS, vm(runs), 0..=VMS);
     let mtu = option::weighted(0.2, sample::select(vec![1400, 9000]));
     (mtu, templates, vms).prop_map(|(mtu, templates, vms)| State { mtu, templates, vms })
+}
+
+/// Often with VMs that exchange their NICs with all that is named for them, in rings of two or three.
+pub fn pair(runs: bool) -> impl Strategy<Value = Pair> {
+    let ring = sample::select(vec![1, 2, 2, 3, 3]);
+    (state(runs), state(runs), collection::vec(vm(runs), 2), ring).prop_map(|(mut a, mut b, more, ring)| {
+        let exchanged = if ring > 1 { exchange(&mut a, &mut b, more, ring) } else { 0 };
+        Pair { a, b, exchanged }
+    })
+}
+
+/// `more`: those that are in both at least.
+fn exchange(a: &mut State, b: &mut State, more: Vec<Vm>, ring: usize) -> usize {
+    for (number, vm) in more.into_iter().enumerate() {
+        a.vms.entry(number).or_insert(vm.clone());
+        b.vms.entry(number).or_insert(vm);
+    }
+    let both: Vec<usize> = a.vms.keys().filter(|number| b.vms.contains_key(number)).copied().collect();
+    for number in &both {
+        let nets = &mut a.vms.get_mut(number).expect("it is in both").nets;
+        if nets.is_empty() {
+            nets.push(Net { network: NETWORKS[0], address: None, mac: None, ports: None, more: None });
+        }
+        nets[0].address.get_or_insert(0);
+        nets[0].mac.get_or_insert(0);
+    }
+    for members in both.chunks(ring) {
+        for (at, number) in members.iter().enumerate() {
+            let other = members[(at + 1) % members.len()];
+            let vm = b.vms.get_mut(number).expect("it is in both");
+            (vm.like, vm.nets) = (Some(other), a.vms[&other].nets.clone());
+        }
+    }
+    both.len()
 }
 
 fn template(runs: bool) -> impl Strategy<Value = Keys> {
@@ -128,7 +173,7 @@ fn vm(runs: bool) -> impl Strategy<Value = Vm> {
             if protect {
                 keys.scalars.push(("protect", "true"));
             }
-            Vm { template, keys: Keys { disks, ..keys }, running, on_remove, user_data, nets }
+            Vm { like: None, template, keys: Keys { disks, ..keys }, running, on_remove, user_data, nets }
         })
 }
 
@@ -188,7 +233,7 @@ impl State {
             vm.keys.write(&mut text, "vm", things);
             for (nic, net) in vm.nets.iter().enumerate() {
                 let _ = writeln!(text, "[[vm.net]]\nname = {:?}", net.network);
-                net.write(&mut text, *at, nic);
+                net.write(&mut text, vm.like.unwrap_or(*at), nic);
             }
         }
         text

@@ -1,5 +1,7 @@
 //! A plan as it is read: by a person, or by a script.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::fit::fit;
@@ -136,30 +138,31 @@ fn what_becomes(item: &Item) -> Option<&'static str> {
     }
 }
 
-/// What waits, by what it waits for.
+/// What waits, by what it waits for, and for whom.
 fn waiting(plan: &Plan) -> Vec<String> {
-    let waits = |need: fn(&Need) -> bool| -> (usize, Vec<&Name>) {
-        let lines = plan.lines().filter(|(_, change)| change.needs.as_ref().is_some_and(need));
-        let mut vms: Vec<&Name> = lines.map(|(vm, _)| vm).collect();
-        let number = vms.len();
-        vms.dedup();
-        (number, vms)
+    let waits = |need: fn(&Need) -> bool| -> (Vec<&Name>, BTreeSet<String>) {
+        let lines = plan.lines().filter_map(|(vm, change)| Some((vm, change.needs.as_ref().filter(|is| need(is))?)));
+        lines.map(|(vm, need)| (vm, need.to_string())).unzip()
     };
-    let line = |number: usize, vms: &[&Name], option: String| {
-        let wait = if number == 1 { "waits" } else { "wait" };
-        format!("{} of {} {wait} for `{option}`", count(number, "change"), names(vms))
-    };
-    let (restarts, restarted) = waits(|need| *need == Need::Restart);
-    let (replaces, replaced) = waits(|need| *need != Need::Restart);
     let mut lines = Vec::new();
-    if restarts > 0 {
-        lines.push(line(restarts, &restarted, Need::Restart.to_string()));
+    for (mut vms, options) in [waits(|need| *need == Need::Restart), waits(|need| *need != Need::Restart)] {
+        let changes = count(vms.len(), "change");
+        let wait = if vms.len() == 1 { "waits" } else { "wait" };
+        vms.dedup();
+        let option = match options.len() {
+            0 => continue,
+            1 => options.into_iter().collect(),
+            _ => "--replace NAME".to_owned(),
+        };
+        lines.push(format!("{changes} of {} {wait} for `{option}`", names(&vms)));
     }
-    match replaced.as_slice() {
-        [] => {}
-        [vm] => lines.push(line(replaces, &replaced, Need::Replace((*vm).clone()).to_string())),
-        _ => lines.push(line(replaces, &replaced, "--replace NAME".to_owned())),
-    }
+    let mut reasons: Vec<String> = plan
+        .lines()
+        .filter(|(_, change)| change.needs.is_some())
+        .filter_map(|(vm, change)| Some(format!("`{vm}` waits: {}", change.why.as_ref()?)))
+        .collect();
+    reasons.dedup();
+    lines.extend(reasons);
     lines
 }
 

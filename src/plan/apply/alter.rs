@@ -5,37 +5,27 @@ use uuid::Uuid;
 use super::account::{Account, Fate};
 use super::start::find;
 use super::{Apply, Told, alive, go};
+use crate::config::Template;
 use crate::error::{Error, Result};
 use crate::plan::{Alter, Change, Class, DiskField, Field, NicField};
-use crate::spec::{Declared, Forward, Guard, Happening, Policy};
+use crate::spec::{Declared, Forward, Guard, Happening, Name, Policy};
 use crate::store::Store;
 use crate::vm::{self, Reshape, Stopped};
 
 impl Apply<'_> {
     pub(super) fn alter(&self, store: &mut Store, account: &mut Account<'_>, work: &Alter) {
-        if !self.goes_on(account) {
+        if !self.goes_on(account) || !self.begin(store, account, work) {
             return;
         }
         let vm = work.spec.uuid;
         let failed = |error: Error| error.context(format!("cannot change `{}`", work.spec.name));
-        // Without it nothing else is the config's to change.
-        if let Err(error) = note(store, account, work) {
-            return self.fail(account, |_| true, failed(error));
-        }
-        account.settle(is_note, &Fate::Done);
-        let policies: Vec<Field> = due(account, is_policy);
-        self.attempt(account, is_policy, || {
-            let change = |policy: &mut Policy| take_policy(policy, &work.target.policy, &policies);
-            vm::set_policy(self.site, store, vm, change).map_err(failed)
-        });
-        let rest = |change: &Change| !matches!(change.class, Class::Start | Class::Stop);
         let is_restart = |change: &Change| change.class == Class::Restart;
         let restarts = due(account, is_restart);
         let mut runs = alive(self.site, store, vm);
         if matches!(runs, Ok(Some(_))) && work.runs && !restarts.is_empty() {
             match self.restart(store, work, &restarts) {
                 // The new run has all of it: nobody is given live what the end of the old one takes away.
-                Ok(()) => account.settle(rest, &Fate::Done),
+                Ok(()) => account.settle(is_rest, &Fate::Done),
                 Err(error) => {
                     self.fail(account, is_restart, failed(error));
                     runs = alive(self.site, store, vm);
@@ -51,15 +41,34 @@ impl Apply<'_> {
                 self.live(store, account, work, &failed);
             }
             // Planned for a VM that did not run.
-            self.attempt(account, rest, || {
-                Err(Error::refused(format!("`{}` was started meanwhile", work.spec.name)).hint("`v apply` again"))
-            });
+            self.attempt(account, is_rest, || Err(started_meanwhile(&work.spec.name)));
         } else {
-            let fields = due(account, rest);
-            self.attempt(account, rest, || self.reshape(store, work, &fields).map_err(failed));
+            let fields = due(account, is_rest);
+            self.attempt(account, is_rest, || self.reshape(store, work, &fields).map_err(failed));
         }
-        if let Err(error) = self.close(store, account, work) {
+        self.end(store, account, work);
+    }
+
+    /// What a VM notices in no state. `false`: it stays as it is.
+    pub(super) fn begin(&self, store: &mut Store, account: &mut Account<'_>, work: &Alter) -> bool {
+        let failed = |error: Error| error.context(format!("cannot change `{}`", work.spec.name));
+        // Without it nothing else is the config's to change.
+        if let Err(error) = note(store, account, work) {
             self.fail(account, |_| true, failed(error));
+            return false;
+        }
+        account.settle(is_note, &Fate::Done);
+        let policies: Vec<Field> = due(account, is_policy);
+        self.attempt(account, is_policy, || {
+            let change = |policy: &mut Policy| take_policy(policy, &work.target.policy, &policies);
+            vm::set_policy(self.site, store, work.spec.uuid, change).map_err(failed)
+        });
+        true
+    }
+
+    pub(super) fn end(&self, store: &mut Store, account: &mut Account<'_>, work: &Alter) {
+        if let Err(error) = self.close(store, account, work) {
+            self.fail(account, |_| true, error.context(format!("cannot change `{}`", work.spec.name)));
         }
     }
 
@@ -105,6 +114,25 @@ impl Apply<'_> {
     /// Stopped, changed and started: one VM after the other, so that no more than one is away.
     fn restart(&self, store: &mut Store, work: &Alter, fields: &[Field]) -> Result<()> {
         let (vm, name) = (work.spec.uuid, &work.spec.name);
+        self.rest(store, work)?;
+        let reshaped = self.reshape(store, work, fields);
+        // As it was, if it cannot be changed: it ran, and is to run.
+        let launch = self.launch(store, vm);
+        let launch = launch.and_then(|launch| launch.map_or(Ok(()), |(_, starting)| starting.wait()));
+        if let (Err(_), Err(error)) = (&reshaped, &launch) {
+            (self.told)(Told::Failed(error));
+        }
+        reshaped.and(launch)?;
+        (self.told)(Told::Restarted(name));
+        Ok(())
+    }
+
+    /// Shuts it down for the sake of a change.
+    pub(super) fn rest(&self, store: &mut Store, work: &Alter) -> Result<()> {
+        let (vm, name) = (work.spec.uuid, &work.spec.name);
+        if !work.runs {
+            return Err(started_meanwhile(name));
+        }
         let record = find(store, vm)?;
         let timeout = record.spec.policy.stop_timeout();
         start_again(store, vm)?;
@@ -118,22 +146,12 @@ impl Apply<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let reshaped = self.reshape(store, work, fields);
-        // As it was, if it cannot be changed: it ran, and is to run.
-        let launch = self.launch(store, vm);
-        let launch = launch.and_then(|launch| launch.map_or(Ok(()), |(_, starting)| starting.wait()));
-        if let (Err(_), Err(error)) = (&reshaped, &launch) {
-            (self.told)(Told::Failed(error));
-        }
-        reshaped.and(launch)?;
-        (self.told)(Told::Restarted(name));
         Ok(())
     }
 
     fn reshape(&self, store: &mut Store, work: &Alter, fields: &[Field]) -> Result<()> {
-        let anew = fields.contains(&Field::Hypervisor);
-        let template = work.template(anew);
-        let wish = Reshape { template: &template, resolve: anew || fields.contains(&Field::Firmware) };
+        let template = work.template(fields.contains(&Field::Hypervisor));
+        let wish = wish(&template, fields);
         vm::reshape(self.site, store, &self.situation.config, work.spec.uuid, wish).map(drop)
     }
 
@@ -197,8 +215,22 @@ fn start_again(store: &mut Store, vm: Uuid) -> Result<()> {
     })
 }
 
-fn due(account: &Account<'_>, which: impl Fn(&Change) -> bool) -> Vec<Field> {
+/// How the VM is made to what the template says, for the sake of these fields.
+pub(super) fn wish<'t>(template: &'t Template, fields: &[Field]) -> Reshape<'t> {
+    Reshape { template, resolve: fields.contains(&Field::Hypervisor) || fields.contains(&Field::Firmware) }
+}
+
+fn started_meanwhile(name: &Name) -> Error {
+    Error::refused(format!("`{name}` was started meanwhile")).hint("`v apply` again")
+}
+
+pub(super) fn due(account: &Account<'_>, which: impl Fn(&Change) -> bool) -> Vec<Field> {
     account.due().filter(|change| which(change)).map(|change| change.field.clone()).collect()
+}
+
+/// What is more than a note or a policy.
+pub(super) fn is_rest(change: &Change) -> bool {
+    !matches!(change.class, Class::Start | Class::Stop)
 }
 
 /// What only the record says.
@@ -238,7 +270,7 @@ fn is_live(change: &Change, which: impl Fn(&Field) -> bool) -> bool {
     change.class == Class::Live && which(&change.field)
 }
 
-fn nic_field(change: &Change) -> Option<(u8, NicField)> {
+pub(super) fn nic_field(change: &Change) -> Option<(u8, NicField)> {
     match change.field {
         Field::Nic(index, field) if change.class == Class::Live => Some((index, field)),
         _ => None,

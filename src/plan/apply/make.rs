@@ -29,6 +29,9 @@ impl Apply<'_> {
         let mut usual = None;
         let yielding: Vec<Uuid> = accounts.iter().filter_map(yields).collect();
         for account in accounts {
+            if !account.item.is_due() {
+                continue;
+            }
             let (entry, anew) = match &account.item.work {
                 Work::Create(entry) => (entry, false),
                 Work::Replace(_, entry) => (entry, true),

@@ -5,7 +5,8 @@
 //! stop     whatever is to go or to rest, side by side
 //! go       deletes and releases
 //! alter    one VM after the other: live, then what needs a restart, if that is wished
-//! make     creates; but before either, whoever gives up an address goes
+//! make     creates; but before either, whoever gives up an address goes, and those that exchange some
+//!          change together
 //! start    together, and with them what was stopped and could not be made anew
 //! ```
 //!
@@ -17,6 +18,7 @@ mod account;
 mod alter;
 mod go;
 mod make;
+mod ring;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -83,7 +85,12 @@ impl Apply<'_> {
                 _ => {}
             }
         }
-        for at in turns(self.situation, &plan.items) {
+        self.free_ports(&mut store, &mut accounts);
+        for turn in turns(self.situation, &plan.items) {
+            let [at] = turn[..] else {
+                self.exchange(&mut store, &mut accounts, &turn, &mut requests);
+                continue;
+            };
             let account = &mut accounts[at];
             match &account.item.work {
                 Work::Alter(work) => self.alter(&mut store, account, work),

@@ -1,78 +1,200 @@
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 
-use crate::config::Template;
+use crate::plan::things::{Thing, gains, gives};
 use crate::plan::{Item, Situation, Work};
-use crate::spec::{Mac, Name, VmSpec};
 
-/// What only one NIC can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Thing<'a> {
-    Address(&'a Name, Ipv4Addr),
-    Mac(Mac),
-}
-
-/// The items that change a VM or make one, changes first; but whoever gives up an address or a MAC
-/// goes before the one that is to have it. Where that goes round in a circle nobody can be first.
-pub(super) fn turns(situation: &Situation, items: &[Item]) -> Vec<usize> {
-    let holders: HashMap<Thing<'_>, usize> =
-        items.iter().enumerate().flat_map(|(at, item)| has(situation, item).map(move |thing| (thing, at))).collect();
-    let makes = |at: &usize| !matches!(items[*at].work, Work::Alter(_));
-    let mut order: Vec<usize> = (0..items.len()).filter(|at| wants(&items[*at]).is_some()).collect();
-    order.sort_by_key(makes);
-    let mut turns = Turns { items, holders, seen: vec![false; items.len()], done: Vec::new() };
-    order.into_iter().for_each(|at| turns.visit(at));
+/// The items that change a VM or make one, changes first; but whoever gives up an address, a MAC or a
+/// port goes before the one that is to have it. Where that goes round in a ring nobody can be first: its
+/// items have one turn.
+pub(super) fn turns(situation: &Situation, items: &[Item]) -> Vec<Vec<usize>> {
+    let holders: HashMap<Thing<'_>, usize> = items
+        .iter()
+        .enumerate()
+        .flat_map(|(at, item)| gives(situation, item).into_iter().map(move |thing| (thing, at)))
+        .collect();
+    let before = |(at, item): (usize, &Item)| {
+        let holders = gains(item).into_iter().filter_map(|thing| holders.get(&thing).copied());
+        holders.filter(|holder| *holder != at).collect()
+    };
+    let before: Vec<Vec<usize>> = items.iter().enumerate().map(before).collect();
+    let works = |item: &Item| matches!(item.work, Work::Create(_) | Work::Replace(..) | Work::Alter(_));
+    let mut order: Vec<usize> = (0..items.len()).filter(|at| works(&items[*at])).collect();
+    order.sort_by_key(|at| !matches!(items[*at].work, Work::Alter(_)));
+    let mut turns =
+        Turns { before: &before, met: vec![None; items.len()], open: Vec::new(), done: Vec::new(), count: 0 };
+    for at in order {
+        if turns.met[at].is_none() {
+            turns.visit(at);
+        }
+    }
     turns.done
 }
 
+/// Tarjan's strongly connected components, which come out in the order that is wanted.
 struct Turns<'a> {
-    items: &'a [Item],
-    holders: HashMap<Thing<'a>, usize>,
-    seen: Vec<bool>,
-    done: Vec<usize>,
+    before: &'a [Vec<usize>],
+    /// When each was met first.
+    met: Vec<Option<usize>>,
+    /// Those that were met, and whose turn is not settled.
+    open: Vec<usize>,
+    done: Vec<Vec<usize>>,
+    count: usize,
 }
 
 impl Turns<'_> {
-    fn visit(&mut self, at: usize) {
-        if std::mem::replace(&mut self.seen[at], true) {
-            return;
+    /// The earliest that can be reached from it of those that are open.
+    fn visit(&mut self, at: usize) -> usize {
+        let own = self.count;
+        (self.met[at], self.count) = (Some(own), own + 1);
+        self.open.push(at);
+        let mut earliest = own;
+        let before = self.before;
+        for next in &before[at] {
+            earliest = earliest.min(match self.met[*next] {
+                None => self.visit(*next),
+                Some(met) if self.open.contains(next) => met,
+                Some(_) => own,
+            });
         }
-        let before: Vec<usize> = wants(&self.items[at])
-            .into_iter()
-            .flat_map(named)
-            .filter_map(|thing| self.holders.get(&thing).copied())
-            .filter(|holder| *holder != at)
-            .collect();
-        before.into_iter().for_each(|holder| self.visit(holder));
-        self.done.push(at);
+        if earliest == own {
+            let from = self.open.iter().rposition(|open| *open == at).unwrap_or_default();
+            let mut turn = self.open.split_off(from);
+            turn.sort_unstable();
+            self.done.push(turn);
+        }
+        earliest
     }
 }
 
-/// What it is to become.
-fn wants(item: &Item) -> Option<&Template> {
-    match &item.work {
-        Work::Create(entry) | Work::Replace(_, entry) => Some(&entry.template),
-        Work::Alter(work) => Some(&work.entry.template),
-        Work::Refused | Work::Release { .. } | Work::Delete(_) => None,
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use proptest::option;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::config::{Config, of_text};
+    use crate::plan::model::Model;
+    use crate::plan::things;
+    use crate::plan::{Need, Plan, Wishes};
+    use crate::spec::Name;
+
+    /// Whether it runs, which of what there is for all it is told, and which image it has.
+    type Told = (bool, Option<usize>, Option<usize>, &'static str);
+
+    /// What VMs are told, each something else, or nothing.
+    fn told(vms: usize) -> impl Strategy<Value = Vec<Told>> {
+        let order = || Just((0..vms).collect::<Vec<_>>()).prop_shuffle();
+        let one = || {
+            (
+                any::<bool>(),
+                option::weighted(0.8, Just(())),
+                option::weighted(0.8, Just(())),
+                select(vec!["a", "a", "b"]),
+            )
+        };
+        (order(), order(), proptest::collection::vec(one(), vms)).prop_map(|(addresses, macs, vms)| {
+            let told = vms.into_iter().zip(addresses).zip(macs);
+            told.map(|(((runs, address, mac, image), at), nth)| (runs, address.map(|()| at), mac.map(|()| nth), image))
+                .collect()
+        })
     }
-}
 
-fn named(template: &Template) -> impl Iterator<Item = Thing<'_>> {
-    template.nets.iter().flat_map(|net| {
-        let address = net.address.map(|ip| Thing::Address(&net.name, ip));
-        address.into_iter().chain(net.mac.map(Thing::Mac))
-    })
-}
+    fn config(vms: &[Told]) -> Config {
+        let mut text = "
+            network = [{ name = 'main', type = 'bridge', bridge = 'vbr0', subnet = '10.44.0.0/24' }]
+            template.vm = [{ name = 'xs', vcpu = 1, vram = 1, kernel = '/k' }]\n"
+            .to_owned();
+        for (number, (runs, address, mac, image)) in vms.iter().enumerate() {
+            // Those that are given without being named are among them.
+            let address = address.map(|at| format!(", address = '10.44.0.{}'", 2 + at)).unwrap_or_default();
+            let mac = mac.map(|nth| format!(", mac = '02:00:00:00:00:{nth:02}'")).unwrap_or_default();
+            text += &format!(
+                "[[vm]]\nname = 'vm{number}'\ntemplate = 'xs'\nrunning = {runs}\nnet = [{{ name = 'main'{address}{mac} }}]
+                 disk = [{{ name = 'os', path = '/{image}' }}]\n"
+            );
+        }
+        of_text(&text).expect(&text)
+    }
 
-/// What it has until its turn comes.
-fn has<'a>(situation: &'a Situation, item: &'a Item) -> impl Iterator<Item = Thing<'a>> {
-    let spec: Option<&VmSpec> = match &item.work {
-        Work::Alter(work) => Some(&work.spec),
-        Work::Replace(vm, _) => situation.seen.iter().map(|seen| &seen.record.spec).find(|spec| spec.uuid == *vm),
-        _ => None,
-    };
-    spec.into_iter().flat_map(|spec| &spec.nics).flat_map(|nic| {
-        let address = nic.address.as_ref().map(|address| Thing::Address(&nic.network, address.ip.addr()));
-        address.into_iter().chain([Thing::Mac(nic.mac)])
-    })
+    /// Every address and every MAC that is named, of each VM.
+    fn held(model: &Model) -> Vec<Thing<'_>> {
+        let things = model.situation.seen.iter().flat_map(|seen| things::of(&seen.record.spec));
+        // Those of the model's VMs that follow from their uuids are all the same.
+        things.filter(|thing| !matches!(thing, Thing::Mac(mac) if !mac.to_string().starts_with("02:00"))).collect()
+    }
+
+    fn is_unique(model: &Model) -> bool {
+        let held = held(model);
+        held.iter().collect::<HashSet<_>>().len() == held.len()
+    }
+
+    /// Does a plan as `apply` does, and looks that nobody ever has what another has.
+    fn apply(model: &mut Model, plan: &Plan) -> Result<(), TestCaseError> {
+        let turns = turns(&model.situation, &plan.items);
+        let places: BTreeSet<usize> = turns.iter().flatten().copied().collect();
+        prop_assert_eq!(places.len(), turns.iter().map(Vec::len).sum::<usize>(), "each once: {:?}", &turns);
+        for turn in &turns {
+            let items = turn.iter().map(|at| plan.items[*at].clone()).collect();
+            model.apply(&Plan { items });
+            prop_assert!(is_unique(model), "after {turn:?} of {turns:?}: {plan:#?}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn nobody_has_what_another_has(
+            (before, after) in (1..6_usize).prop_flat_map(|vms| (told(vms), told(vms))),
+        ) {
+            let mut model = Model::new(config(&before));
+            let plan = model.plan(&Wishes::default());
+            apply(&mut model, &plan)?;
+            model.configure(config(&after));
+            let mut wishes = Wishes::default();
+            for restart in [false, true] {
+                wishes.restart = restart;
+                let plan = model.plan(&wishes);
+                apply(&mut model, &plan)?;
+                let plan = model.plan(&wishes);
+                prop_assert!(plan.lines().all(|(_, change)| change.needs.is_some()), "{plan:#?}");
+            }
+            let plan = model.plan(&wishes);
+            let replaced = |change: &crate::plan::Change| match &change.needs {
+                Some(Need::Replace(vm)) => Some(vm.clone()),
+                _ => None,
+            };
+            wishes.replace = plan.lines().filter_map(|(_, change)| replaced(change)).collect::<BTreeSet<Name>>();
+            let plan = model.plan(&wishes);
+            apply(&mut model, &plan)?;
+            let plan = model.plan(&Wishes::default());
+            prop_assert!(plan.items.is_empty(), "{plan:#?}");
+            for (number, (_, address, mac, _)) in after.iter().enumerate() {
+                let nic = model.seen(&format!("vm{number}")).record.spec.nics[0].clone();
+                let ip = nic.address.map(|address| address.ip.addr().octets()[3]);
+                prop_assert!(address.is_none_or(|at| ip.map(usize::from) == Some(2 + at)));
+                let mac = mac.map(|nth| format!("02:00:00:00:00:{nth:02}"));
+                prop_assert!(mac.is_none_or(|mac| nic.mac.to_string() == mac));
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_has_one_turn_and_comes_before_who_waits_for_it() {
+        let told = |numbers: &[usize]| numbers.iter().map(|at| (false, Some(*at), None, "a")).collect::<Vec<Told>>();
+        let mut model = Model::new(config(&told(&[0, 1, 2, 3, 4])));
+        model.apply(&model.plan(&Wishes::default()));
+        for (after, expected) in [
+            (vec![1, 2, 0, 4, 3], vec![vec![0, 1, 2], vec![3, 4]]),
+            (vec![1, 2, 3, 4, 5], vec![vec![4], vec![3], vec![2], vec![1], vec![0]]),
+            (vec![1, 0, 5, 2, 3], vec![vec![0, 1], vec![2], vec![3], vec![4]]),
+        ] {
+            model.configure(config(&told(&after)));
+            assert_eq!(turns(&model.situation, &model.plan(&Wishes::default()).items), expected, "{after:?}");
+        }
+    }
 }

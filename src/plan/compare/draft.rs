@@ -1,7 +1,9 @@
 use super::text::row;
+use super::waits::Wait;
 use crate::config::DeclaredVm;
 use crate::plan::change::{Change, Class, Field, Need, Wishes};
 use crate::plan::look::{Seen, Situation};
+use crate::plan::things::is_nic;
 use crate::spec::{Declared, Name, VmSpec};
 
 /// A VM on its way to what the config says: what differs, and what it comes to now.
@@ -15,6 +17,8 @@ pub(super) struct Draft<'a> {
     pub(super) runs: bool,
     /// Files of it are missing: it starts no more, whatever it is made to.
     pub(super) broken: bool,
+    /// Another VM still has what it is to have.
+    pub(super) wait: Option<&'a Wait>,
     pub(super) changes: Vec<Change>,
     pub(super) target: VmSpec,
     pub(super) declared: Declared,
@@ -35,6 +39,7 @@ impl<'a> Draft<'a> {
             restart: wishes.restart,
             runs,
             broken: !seen.seed || seen.disks.values().any(Option::is_none),
+            wait: None,
             changes: Vec::new(),
             target: seen.record.spec.clone(),
             declared: seen.record.declared.clone().unwrap_or_default(),
@@ -52,11 +57,13 @@ impl<'a> Draft<'a> {
 
     /// Whether what needs a restart is done now.
     pub(super) fn restarts(&self) -> bool {
-        !self.broken && (!self.runs || self.restart)
+        !self.broken && self.wait.is_none() && (!self.runs || self.restart)
     }
 
     /// Notes a difference. `false`: it waits. What needs a restart costs nothing where nothing runs.
     pub(super) fn note(&mut self, class: Class, field: Field, old: Option<String>, new: Option<String>) -> bool {
+        // All that is made of one that does not run is made together.
+        let wait = self.wait.filter(|_| class == Class::Restart || !self.runs && shapes(&field));
         let class = match class {
             Class::Restart if self.broken => Class::Replace,
             Class::Live if self.broken && !self.runs && shapes(&field) => Class::Replace,
@@ -66,10 +73,11 @@ impl<'a> Draft<'a> {
         let needs = match class {
             Class::Restart if !self.restart => Some(Need::Restart),
             Class::Replace => Some(Need::Replace(self.name().clone())),
-            _ => None,
+            _ => wait.map(|wait| wait.need.clone()),
         };
+        let why = wait.filter(|wait| is_nic(&field) && needs.as_ref() == Some(&wait.need)).map(|wait| wait.why.clone());
         let done = needs.is_none();
-        self.changes.push(Change { needs, ..row(class, field, old, new) });
+        self.changes.push(Change { needs, why, ..row(class, field, old, new) });
         done
     }
 

@@ -4,6 +4,7 @@
 //! for each VM of the config    not there ─► create     made by hand, or at work ─► refused
 //!                              else, field by field ─► a draft: rows, and what it comes to
 //! for each other declared VM   ─► stopped, kept or deleted, as it was last declared
+//! whoever is to have what another has, and that one waits, waits with it
 //! ```
 
 mod disks;
@@ -14,6 +15,7 @@ mod policy;
 mod removed;
 mod text;
 mod vm;
+mod waits;
 
 #[cfg(test)]
 mod tests;
@@ -22,9 +24,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::change::{Item, Plan, Wishes};
 use super::look::{Seen, Situation};
-use crate::config::or_one_of;
+use crate::config::{DeclaredVm, or_one_of};
 use crate::error::{Error, Result, nearest};
 use crate::spec::Name;
+use waits::{Wait, waits};
 
 /// What is to be done. Fails only on wishes that make no sense, and where what is declared cannot be told.
 pub fn compare(situation: &Situation, wishes: &Wishes) -> Result<Plan> {
@@ -35,9 +38,18 @@ pub fn compare(situation: &Situation, wishes: &Wishes) -> Result<Plan> {
         situation.seen.iter().partition(|seen| names.contains(&seen.record.spec.name));
     let seen: HashMap<&Name, &Seen> = declared.into_iter().map(|seen| (&seen.record.spec.name, seen)).collect();
     let removed = others.into_iter().filter_map(removed::item);
-    let entries = situation.config.vms.iter();
-    let wanted = entries.filter_map(|entry| vm::item(situation, wishes, entry, seen.get(&entry.name).copied()));
-    let items: Vec<Item> = removed.chain(wanted).collect();
+    let entry = |entry: &DeclaredVm, wait: Option<&Wait>| {
+        vm::item(situation, wishes, entry, seen.get(&entry.name).copied(), wait)
+    };
+    let entries = &situation.config.vms;
+    let mut items: Vec<Item> = removed.chain(entries.iter().filter_map(|vm| entry(vm, None))).collect();
+    for (at, wait) in waits(situation, &items) {
+        // Names are those of the config there: nothing else gains anything.
+        let vm = entries.iter().find(|entry| entry.name == items[at].vm);
+        if let Some(item) = vm.and_then(|vm| entry(vm, Some(&wait))) {
+            items[at] = item;
+        }
+    }
     Ok(Plan { items })
 }
 

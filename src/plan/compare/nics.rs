@@ -35,7 +35,7 @@ pub(super) fn compare(draft: &mut Draft<'_>) -> Result<()> {
                     nics.push(old.clone());
                 }
             }
-            (Some(old), Some(new)) => nics.push(one(draft, old, new, &wanted)),
+            (Some(old), Some(new)) => nics.push(one(draft, old, new)),
         }
     }
     draft.target.nics = nics;
@@ -77,13 +77,13 @@ fn bridge_text(link: &Link) -> Option<String> {
     Some(format!("{bridge} ({switch}{})", if kept { "" } else { ", somebody else's" }))
 }
 
-/// What one that stays comes to now. `wanted`: all that the VM is to have.
-fn one(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic, wanted: &[PlannedNic]) -> Nic {
-    let address = address(draft, old, new, wanted);
+/// What one that stays comes to now.
+fn one(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic) -> Nic {
+    let address = address(draft, old, new);
     let nic = new.nic(draft.spec().uuid, old.index, address);
     let moves = old.network != nic.network;
     // A MAC that nobody asks for is the one it has.
-    let keeps = !moves && new.mac.is_none() && wanted.iter().all(|other| other.mac != Some(old.mac));
+    let keeps = !moves && new.mac.is_none() && !draft.situation.config.names_mac(old.mac);
     let nic = Nic { mac: if keeps { old.mac } else { nic.mac }, ..nic };
     let fixed = old.link == Link::User && !driver(draft.spec().hypervisor).capabilities().resize.forwards;
     let mut row = |class, field, old_text: Option<String>, new_text: Option<String>| {
@@ -119,12 +119,13 @@ fn one(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic, wanted: &[PlannedNic]
 }
 
 /// The address it has, as long as it is one that it can have.
-fn address(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic, wanted: &[PlannedNic]) -> Option<Address> {
+fn address(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic) -> Option<Address> {
+    let config = &draft.situation.config;
     let stays = old.network == new.network;
     let fits = |address: &&Address| {
         let ip = address.ip.addr();
-        let asked = wanted.iter().any(|other| other.network == old.network && other.address == Some(ip));
-        let wanted = if asked { new.address == Some(ip) } else { new.address.is_none() };
+        let wanted =
+            if config.names_address(&old.network, ip) { new.address == Some(ip) } else { new.address.is_none() };
         // The store keeps it by the same rule.
         let of = |subnet: &Subnet| check_asked(subnet, ip).is_ok();
         stays && wanted && new.subnet.as_ref().is_some_and(of)

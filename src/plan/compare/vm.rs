@@ -2,6 +2,7 @@
 
 use super::draft::Draft;
 use super::text::{self, refused, row, shown};
+use super::waits::{self, Wait};
 use super::{disks, machine, nics, policy};
 use crate::config::{DeclaredVm, Running};
 use crate::error::Error;
@@ -10,7 +11,13 @@ use crate::plan::look::{Seen, Situation};
 use crate::spec::{Name, State};
 
 /// What is to be done about it; `None`: it is as it should be.
-pub(super) fn item(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, seen: Option<&Seen>) -> Option<Item> {
+pub(super) fn item(
+    situation: &Situation,
+    wishes: &Wishes,
+    entry: &DeclaredVm,
+    seen: Option<&Seen>,
+    wait: Option<&Wait>,
+) -> Option<Item> {
     if let Some(seen) = seen.filter(|seen| !seen.is_abandoned()) {
         if seen.record.declared.is_none() && !wishes.adopt.contains(&entry.name) {
             let hint = format!("`v apply --adopt {0}` takes it in; else give one of the two another name", entry.name);
@@ -25,9 +32,9 @@ pub(super) fn item(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, s
         return Some(refuse(&entry.name, why));
     }
     match seen {
-        None => Some(create(entry, None)),
-        Some(seen) if seen.is_abandoned() => Some(create(entry, Some(seen.record.state))),
-        Some(seen) => known(situation, wishes, entry, seen),
+        None => Some(create(entry, None, wait)),
+        Some(seen) if seen.is_abandoned() => Some(create(entry, Some(seen.record.state), wait)),
+        Some(seen) => known(situation, wishes, entry, seen, wait),
     }
 }
 
@@ -47,18 +54,20 @@ pub(super) fn at_work(seen: &Seen) -> Change {
     refused(Field::Vm, why, "wait until that is done, and plan again")
 }
 
-fn create(entry: &DeclaredVm, left: Option<State>) -> Item {
+fn create(entry: &DeclaredVm, left: Option<State>, wait: Option<&Wait>) -> Item {
     let old = left.map(|state| if state == State::Creating { "half created" } else { "half deleted" }.to_owned());
     let mut changes = vec![row(Class::Create, Field::Vm, old, Some(text::vm(entry)))];
     if entry.running == Running::Yes {
         changes.push(row(Class::Start, Field::Running, None, shown(&State::Running)));
     }
+    waits::put_off(&mut changes, wait);
     Item { vm: entry.name.clone(), changes, work: Work::Create(Box::new(entry.clone())) }
 }
 
-fn known(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, seen: &Seen) -> Option<Item> {
+fn known(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, seen: &Seen, wait: Option<&Wait>) -> Option<Item> {
     let lives = seen.state.is_live();
     let mut draft = Draft::new(situation, wishes, entry, seen, lives && entry.running != Running::No);
+    draft.wait = wait;
     let adopted = seen.record.declared.as_ref().is_none_or(|declared| declared.removed);
     if adopted {
         draft.changes.push(row(Class::Live, Field::Declared, text::yes(&false), text::yes(&true)));
@@ -78,7 +87,7 @@ fn known(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm, seen: &Seen
     }
     let Draft { changes, target, declared, runs, .. } = draft;
     if replace {
-        return Some(replacement(entry, seen, changes));
+        return Some(replacement(entry, seen, changes, wait));
     }
     let alter = Alter { spec: seen.record.spec.clone(), target, entry: entry.clone(), declared, runs, run };
     Some(Item { vm: entry.name.clone(), changes, work: Work::Alter(Box::new(alter)) })
@@ -163,7 +172,7 @@ fn running(draft: &mut Draft<'_>, lives: bool) -> Option<bool> {
 }
 
 /// All that differs is settled by it.
-fn replacement(entry: &DeclaredVm, seen: &Seen, mut changes: Vec<Change>) -> Item {
+fn replacement(entry: &DeclaredVm, seen: &Seen, mut changes: Vec<Change>, wait: Option<&Wait>) -> Item {
     if seen.record.spec.policy.protect {
         let hint = if entry.template.protect {
             "write `protect = false` in the config and apply that first"
@@ -173,7 +182,7 @@ fn replacement(entry: &DeclaredVm, seen: &Seen, mut changes: Vec<Change>) -> Ite
         return refuse(&entry.name, refused(Field::Protect, "it is protected, and would be deleted", hint));
     }
     for change in &mut changes {
-        change.needs = None;
+        (change.needs, change.why) = (None, None);
         if matches!(change.class, Class::Live | Class::Restart) {
             change.class = Class::Replace;
         }
@@ -181,6 +190,7 @@ fn replacement(entry: &DeclaredVm, seen: &Seen, mut changes: Vec<Change>) -> Ite
     if changes.iter().all(|change| change.class != Class::Replace) {
         changes.insert(0, row(Class::Replace, Field::Vm, None, Some("as asked for".to_owned())));
     }
+    waits::put_off(&mut changes, wait);
     let work = Work::Replace(seen.record.spec.uuid, Box::new(entry.clone()));
     Item { vm: entry.name.clone(), changes, work }
 }

@@ -26,14 +26,15 @@ fn asking(subnet: &Subnet, address: &str) -> (crate::spec::Name, Wanted) {
 }
 
 fn reshape(store: &mut Store, vm: Uuid, nics: &[(crate::spec::Name, Wanted)]) -> Result<Vec<Nic>> {
-    store.reshape(vm, nics, |record, given| {
+    let mut done = store.reshape(&[(vm, nics.to_vec())], |record, given| {
         let nics = (0..).zip(nics).zip(given).map(|((index, (network, _)), given)| {
             let nic = Nic::new(vm, index, network.clone(), Link::User);
             Nic { mac: given.mac.unwrap_or(nic.mac), address: given.address.clone(), ..nic }
         });
         record.spec.nics = nics.collect();
         Ok(record.spec.nics.clone())
-    })
+    })?;
+    Ok(done.remove(0))
 }
 
 fn ips(nics: &[Nic]) -> Vec<String> {
@@ -113,17 +114,68 @@ fn what_cannot_be_leaves_everything_as_it_was() {
     let changes: [fn(&mut VmSpec); 3] =
         [|spec| spec.name = name("c"), |spec| spec.number = 9, |spec| spec.nics[0].address = None];
     for change in changes {
-        let changed = store.reshape(vm, &[on(&main), on(&main)], |record, _| {
+        let changed = store.reshape(&[(vm, vec![on(&main), on(&main)])], |record, _| {
             change(&mut record.spec);
             Ok(())
         });
         assert!(changed.unwrap_err().message().contains("the spec built for `a`"));
     }
-    store.reshape(vm, &[], |_, _| Err::<(), _>(Error::failed("no"))).unwrap_err();
+    store.reshape(&[(vm, vec![])], |_, _| Err::<(), _>(Error::failed("no"))).unwrap_err();
     assert_eq!(store.get(vm).unwrap(), before);
     // Its addresses are still its own.
     let mut draft = draft(None, &[]);
     draft.nics = vec![asking(&main, "10.44.0.2").1];
     assert!(reserve(&mut store, &[draft]).unwrap_err().message().contains("`a`, has it"));
-    assert_eq!(store.reshape(Uuid::new_v4(), &[], |_, _| Ok(())).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(store.reshape(&[(Uuid::new_v4(), vec![])], |_, _| Ok(())).unwrap_err().kind(), Kind::NotFound);
+}
+
+/// Each asks for what the next one has: all of them get it, or none.
+#[test]
+fn vms_in_a_ring_get_what_the_next_one_had() {
+    for size in [2, 3, 7] {
+        let (_dir, mut store) = store();
+        let main = subnet("main", "10.44.0.0/24");
+        let drafts: Vec<_> = (0..size).map(|_| draft(None, std::slice::from_ref(&main))).collect();
+        let specs = reserve(&mut store, &drafts).unwrap();
+        let had: Vec<Nic> = specs.iter().map(|spec| spec.nics[0].clone()).collect();
+        let wish = |at: usize| {
+            let next = &had[(at + 1) % size];
+            let (network, wanted) = asking(&main, &ips(std::slice::from_ref(next))[0]);
+            (specs[at].uuid, vec![(network, Wanted { mac: Some(next.mac), ..wanted })])
+        };
+        let mut wishes: Vec<_> = (0..size).map(wish).collect();
+        let become_so = |record: &mut crate::store::Record, given: &[crate::store::Given]| {
+            record.spec.nics[0].address = given[0].address.clone();
+            record.spec.nics[0].mac = given[0].mac.unwrap();
+            Ok(())
+        };
+        for (less, words) in [(1, "is taken"), (0, "two of the NICs")] {
+            let mut wrong = wishes[..size - less].to_vec();
+            if less == 0 {
+                wrong[0].1[0].1.address = wrong[1].1[0].1.address;
+            }
+            let before = store.list().unwrap();
+            let error = store.reshape(&wrong, become_so).unwrap_err();
+            assert!(error.message().contains(words), "{error}");
+            assert_eq!(store.list().unwrap(), before, "none of them is changed");
+        }
+        wishes.rotate_left(1);
+        store.reshape(&wishes, become_so).unwrap();
+        let now: Vec<Nic> = store.list().unwrap().into_iter().map(|record| record.spec.nics[0].clone()).collect();
+        let what = |nic: &Nic| (nic.address.clone(), nic.mac);
+        assert_eq!(
+            now.iter().map(what).collect::<Vec<_>>(),
+            (0..size).map(|at| what(&had[(at + 1) % size])).collect::<Vec<_>>()
+        );
+        assert!(store.check_free(&[asking(&main, "10.44.0.2").1], &[]).is_err(), "each has an owner");
+    }
+}
+
+#[test]
+fn what_is_kept_for_another_is_given_up() {
+    let (_dir, mut store, vm) = two();
+    let main = subnet("main", "10.44.0.0/24");
+    let named = ["10.44.0.2".parse().unwrap()].into();
+    let nics = reshape(&mut store, vm, &[on(&Subnet { named, ..main })]).unwrap();
+    assert_eq!(ips(&nics), ["10.44.0.3"]);
 }

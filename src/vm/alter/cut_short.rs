@@ -1,12 +1,14 @@
 //! A reshape that was killed. The record decides what becomes of it: one that is as it was has what
 //! was made taken away, one that is the new one has the rest done.
 
+use std::path::PathBuf;
+
 use uuid::Uuid;
 
 use super::files;
 use crate::error::{OrFailed, Result};
 use crate::host::{Handle, Lock, LockError};
-use crate::spec::{Progress, State, Verb, VmSpec};
+use crate::spec::{Disk, Progress, State, Verb, VmSpec};
 use crate::store::{Record, Store};
 use crate::vm::leftovers::told;
 use crate::vm::{Site, hand_over, networks, runner};
@@ -31,6 +33,33 @@ pub(in crate::vm) fn is_recorded(record: &Record) -> bool {
         RECORDED => progress.done,
         step => !step.starts_with(NEW),
     })
+}
+
+/// Where a disk of a VM lies: one that a killed process has made may not be in its place yet.
+pub fn disk_file(site: &Site, record: &Record, disk: &Disk) -> PathBuf {
+    let made = files::new(site, &record.spec, &disk.file());
+    match is_cut_short(record) && is_recorded(record) && made.exists() {
+        true => made,
+        false => site.dirs.vm(record.spec.uuid).join(disk.file()),
+    }
+}
+
+/// Undoes or finishes all that were cut short. One that cannot be is in nobody's way: its next start, or
+/// `v repair`, tries again.
+pub fn finish_all(site: &Site) -> Result<()> {
+    let Some(store) = Store::open_read_only(&site.dirs.database())? else { return Ok(()) };
+    let cut: Vec<Uuid> =
+        store.list()?.iter().filter(|record| is_cut_short(record)).map(|record| record.spec.uuid).collect();
+    if cut.is_empty() {
+        return Ok(());
+    }
+    let mut store = site.store()?;
+    for vm in cut {
+        if let Err(error) = finish(site, &mut store, vm) {
+            tracing::warn!(error = %error.chain().join(": "));
+        }
+    }
+    Ok(())
 }
 
 /// Undoes or finishes it, so that no supervisor can begin meanwhile. `false`: there is none any

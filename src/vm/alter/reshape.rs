@@ -1,25 +1,25 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::cut_short::{NEW, OPENING, RECORDED, finish_held, release};
-use super::{files, live};
+use super::cut_short::{NEW, RECORDED, release};
+use super::files;
+use super::rest::{PATIENCE, begin, failed, hold, is_at_rest};
 use crate::config::{Config, Template};
 use crate::disk::{self, Quiet};
 use crate::error::{Error, OrFailed, Result};
-use crate::host::{self, Cancel, Handle, Lock, LockError};
+use crate::host::{Cancel, Handle};
 use crate::network::ovs::Ovs;
-use crate::spec::{Boot, Disk, Name, Progress, Refusal, Verb, VmSpec};
-use crate::store::{Given, Record, Store, Wanted};
+use crate::spec::{Boot, Disk, Mac, Name, Nic, Progress, Verb, VmSpec};
+use crate::store::{Given, Store, Wanted};
 use crate::template::{self, Identity, Overrides, PlannedNic, Resolved};
 use crate::vm::create::{check_networks, settle};
 use crate::vm::resolve::as_before;
 use crate::vm::sources::{Source, check_space, copy_small, make_disk, sources};
-use crate::vm::steps::{Step, opening, run_all};
-use crate::vm::{Site, check_boot, hand_over, networks, reconcile, rename, resolve, runner};
+use crate::vm::steps::{Step, run_all};
+use crate::vm::{Site, check_boot, hand_over, networks, resolve, runner};
 
 /// What a VM is to become.
 #[derive(Debug, Clone, Copy)]
@@ -33,62 +33,49 @@ pub struct Reshape<'a> {
 /// from elsewhere or to be smaller is refused. So are its NICs, as long as the template has them in the
 /// same place on the same network. What is killed is undone or finished by whoever comes next.
 pub fn reshape(site: &Site, store: &mut Store, config: &Config, vm: Uuid, wish: Reshape<'_>) -> Result<VmSpec> {
-    let Some(record) = store.get(vm)? else {
-        return Err(Error::not_found("cannot change the VM: it was deleted"));
-    };
-    let name = record.spec.name.clone();
-    let failed = |error: Error| error.context(format!("cannot change `{name}`"));
-    let observed = reconcile(site, store, record).map_err(failed)?;
-    let patience = if observed.state.is_live() { Duration::ZERO } else { PATIENCE };
-    // No supervisor begins before this ends.
-    let _lock = hold(site, vm, patience).map_err(failed)?;
-    finish_held(site, store, vm)?;
-    rename::finish(site, store, vm)?;
-    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
-    let spec = opening(Verb::Reshape, OPENING, |progress| {
-        store.update(vm, |record| take(record, us, progress).map(|()| record.spec.clone()))
-    })
-    .map_err(failed)?;
-    let done = work(site, store, config, &spec, wish);
-    if done.is_err() {
-        store.update(vm, |record| {
-            let recorded = record.spec != spec;
-            release(record, us, !recorded)
-        })?;
-    }
-    let spec = done.map_err(failed)?;
-    networks::publish_after(site);
-    Ok(spec)
+    let mut specs = reshape_all(site, store, config, &[(vm, wish)], &[])?;
+    specs.pop().ok_or_else(|| Error::failed("nothing was changed"))
 }
 
-/// How long a lock that is about to be given back is waited for: its supervisor may just have recorded the
-/// end.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-fn hold(site: &Site, vm: Uuid, patience: Duration) -> Result<Lock> {
-    let path = site.lock(vm);
-    let until = Instant::now() + patience;
-    loop {
-        match Lock::try_take(&path) {
-            Ok(lock) => return Ok(lock),
-            Err(LockError::Held) if Instant::now() < until => host::pause(Duration::from_millis(10)),
-            Err(LockError::Held) => return Err(Error::refused("it runs, or another command is at work on it")),
-            Err(LockError::Io(error)) => return Err(error).or_failed(|| format!("cannot lock `{}`", path.display())),
+/// The same for several, all of them or none, so that one can have what another gives up. `yielding`: VMs
+/// that are to be deleted and lose their NICs by it.
+pub fn reshape_all(
+    site: &Site,
+    store: &mut Store,
+    config: &Config,
+    vms: &[(Uuid, Reshape<'_>)],
+    yielding: &[Uuid],
+) -> Result<Vec<VmSpec>> {
+    let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    // No supervisor begins before this ends.
+    let (mut locks, mut taken) = (Vec::new(), Vec::new());
+    let begun = vms.iter().try_for_each(|(vm, _)| {
+        let (lock, spec) = begin(site, store, *vm, us)?;
+        locks.push(lock);
+        taken.push(spec);
+        Ok(())
+    });
+    let begun = begun.and_then(|()| {
+        yielding.iter().try_for_each(|vm| hold(site, *vm, PATIENCE).map(|lock| locks.push(lock)))?;
+        let members = vms.iter().zip(&taken).map(|((_, wish), spec)| {
+            let new = look(site, store, config, spec, *wish).map_err(|error| failed([spec], error))?;
+            Ok(Member { spec, template: wish.template, new })
+        });
+        members.collect::<Result<Vec<_>>>()
+    });
+    let done = begun
+        .and_then(|members| work(site, store, config, &members, yielding).map_err(|error| failed(taken.iter(), error)));
+    if done.is_err() {
+        for spec in &taken {
+            store.update(spec.uuid, |record| {
+                let recorded = record.spec != *spec;
+                release(record, us, !recorded)
+            })?;
         }
     }
-}
-
-pub(super) fn take(record: &mut Record, us: Handle, progress: Progress) -> Result<()> {
-    if live::runs(record)? {
-        return Err(Refusal::Running.into());
-    }
-    if record.state.is_live() {
-        return Err(Refusal::Restarting.into());
-    }
-    live::is_free(record, us)?;
-    record.owner = Some(us);
-    record.progress = Some(progress);
-    Ok(())
+    let specs = done?;
+    networks::publish_after(site);
+    Ok(specs)
 }
 
 /// What is new, and was looked at before anything is made.
@@ -100,42 +87,58 @@ struct New {
     variables: Option<PathBuf>,
 }
 
-fn work(site: &Site, store: &mut Store, config: &Config, spec: &VmSpec, wish: Reshape<'_>) -> Result<VmSpec> {
-    let new = look(site, store, config, spec, wish)?;
+/// One of those that change together.
+struct Member<'a> {
+    spec: &'a VmSpec,
+    template: &'a Template,
+    new: New,
+}
+
+fn work(
+    site: &Site,
+    store: &mut Store,
+    config: &Config,
+    members: &[Member<'_>],
+    yielding: &[Uuid],
+) -> Result<Vec<VmSpec>> {
     let runner = runner(site, config)?;
     let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
-    let vm = [spec.uuid];
+    let vms: Vec<Uuid> = members.iter().map(|member| member.spec.uuid).collect();
     let no_undo = |_: &mut Store| Ok(());
     // From then on there is no way back.
-    let recorded: RefCell<Option<VmSpec>> = RefCell::new(None);
-    let after = || recorded.borrow().clone().unwrap_or_else(|| spec.clone());
-    let discard = |_: &mut Store| if recorded.borrow().is_none() { files::discard(site, spec) } else { Ok(()) };
+    let recorded: RefCell<Vec<VmSpec>> = RefCell::default();
+    let after = |work: &dyn Fn(&VmSpec) -> Result<()>| recorded.borrow().iter().try_for_each(work);
+    let is_recorded = || !recorded.borrow().is_empty();
     let cancel = &Cancel::default();
     let mut steps = Vec::new();
-    for (disk, source) in &new.disks {
-        let target = files::new(site, spec, &disk.file());
-        let make = move |_: &mut Store| make_disk(disk, source, &target, cancel, &Quiet);
-        steps.push(Step::new(vm, format!("{NEW}disk {}", disk.name), make, discard));
-    }
-    if let Some(variables) = &new.variables {
-        let target = files::new(site, spec, VmSpec::EFI_VARS);
-        steps.push(Step::new(vm, format!("{NEW}uefi variables"), move |_| copy_small(variables, &target), discard));
+    for Member { spec, new, .. } in members {
+        let discard = move |_: &mut Store| if is_recorded() { Ok(()) } else { files::discard(site, spec) };
+        for (disk, source) in &new.disks {
+            let target = files::new(site, spec, &disk.file());
+            let make = move |_: &mut Store| make_disk(disk, source, &target, cancel, &Quiet);
+            steps.push(Step::new([spec.uuid], format!("{NEW}disk {}", disk.name), make, discard));
+        }
+        if let Some(variables) = &new.variables {
+            let target = files::new(site, spec, VmSpec::EFI_VARS);
+            let copy = move |_: &mut Store| copy_small(variables, &target);
+            steps.push(Step::new([spec.uuid], format!("{NEW}uefi variables"), copy, discard));
+        }
     }
     let record = |store: &mut Store| {
-        let made = record(store, config, spec, wish.template, &new)?;
-        *recorded.borrow_mut() = Some(made);
+        let made = record(store, config, members, yielding, us)?;
+        *recorded.borrow_mut() = made;
         Ok(())
     };
-    steps.push(Step::new(vm, RECORDED, record, no_undo));
-    steps.push(Step::new(vm, "files", |_| files::place(site, &after()), no_undo));
-    steps.push(Step::new(vm, "sizes", |_| files::grow(site, &after()), no_undo));
-    steps.push(Step::new(vm, "network config", |_| files::write_network(site, &after()), no_undo));
-    steps.push(Step::new(vm, "owner", |_| hand_over(site, &after(), runner.as_ref()), no_undo));
-    let end = |store: &mut Store| store.update(spec.uuid, |record| release(record, us, true));
-    steps.push(Step::new(vm, "reshaped", end, no_undo));
+    steps.push(Step::new(&vms[..], RECORDED, record, no_undo));
+    steps.push(Step::new(&vms[..], "files", |_| after(&|spec| files::place(site, spec)), no_undo));
+    steps.push(Step::new(&vms[..], "sizes", |_| after(&|spec| files::grow(site, spec)), no_undo));
+    steps.push(Step::new(&vms[..], "network config", |_| after(&|spec| files::write_network(site, spec)), no_undo));
+    steps.push(Step::new(&vms[..], "owner", |_| after(&|spec| hand_over(site, spec, runner.as_ref())), no_undo));
+    let end = |store: &mut Store| store.update_all(&vms, |record| release(record, us, true));
+    steps.push(Step::new(&vms[..], "reshaped", end, no_undo));
     run_all(store, Verb::Reshape, &steps)?;
     drop(steps);
-    Ok(after())
+    Ok(recorded.into_inner())
 }
 
 /// Everything that can be refused is refused here.
@@ -213,17 +216,37 @@ fn variables(site: &Site, spec: &VmSpec, boot: &Boot) -> Option<PathBuf> {
     of(boot).filter(|vars| own.is_none() || of(&spec.boot).as_ref() != Some(vars) && own != length(vars))
 }
 
-fn record(store: &mut Store, config: &Config, spec: &VmSpec, template: &Template, new: &New) -> Result<VmSpec> {
-    let wanted: Vec<(Name, Wanted)> = new
-        .nics
-        .iter()
-        .map(|nic| (nic.network.clone(), Wanted { subnet: nic.subnet.clone(), address: nic.address, mac: nic.mac }))
-        .collect();
-    store.reshape(spec.uuid, &wanted, |record, given| {
+fn record(
+    store: &mut Store,
+    config: &Config,
+    members: &[Member<'_>],
+    yielding: &[Uuid],
+    us: Handle,
+) -> Result<Vec<VmSpec>> {
+    let wanted = members.iter().map(|member| (member.spec.uuid, wanted(config, member)));
+    let nothing = yielding.iter().map(|vm| (*vm, Vec::new()));
+    let mut left = members.iter();
+    let changed = store.reshape(&wanted.chain(nothing).collect::<Vec<_>>(), |record, given| {
+        let Some(Member { template, new, .. }) = left.next() else {
+            is_at_rest(record, us)?;
+            record.spec.nics.clear();
+            return Ok(None);
+        };
         record.spec = build(config, &record.spec, template, new, given)?;
         record.progress = Some(Progress { verb: Verb::Reshape, step: RECORDED.to_owned(), done: true });
-        Ok(record.spec.clone())
-    })
+        Ok(Some(record.spec.clone()))
+    })?;
+    Ok(changed.into_iter().flatten().collect())
+}
+
+/// What the NICs ask for. A MAC that the config names for another is not kept.
+fn wanted(config: &Config, Member { spec, new, .. }: &Member<'_>) -> Vec<(Name, Wanted)> {
+    let own = |nic: &Nic| config.names_mac(nic.mac).then(|| Mac::of(spec.uuid, nic.index));
+    let one = |(index, nic): (usize, &PlannedNic)| {
+        let mac = nic.mac.or_else(|| spec.nics.get(index).and_then(own));
+        (nic.network.clone(), Wanted { subnet: nic.subnet.clone(), address: nic.address, mac })
+    };
+    new.nics.iter().enumerate().map(one).collect()
 }
 
 /// What the template says, with what a VM keeps for its life.

@@ -217,7 +217,7 @@ fn one_that_runs_or_is_at_work_is_left_alone() {
         world.store.update(world.vm, |record| Ok(record.apply(&event)?)).unwrap();
         // As a supervisor would: else it is a run that was lost, and is recorded as such.
         let _lock = Lock::try_take(&world.site.lock(world.vm)).unwrap();
-        let record = world.store.update(world.vm, |record| super::reshape::take(record, us, noted()));
+        let record = world.store.update(world.vm, |record| super::rest::take(record, us, noted()));
         assert!(record.unwrap_err().chain().join(": ").contains(words));
     }
 }

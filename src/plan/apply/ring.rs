@@ -1,0 +1,156 @@
+//! What one VM gives up and another is to have, where no order of turns will do.
+//!
+//! ```text
+//! addresses, MACs   the VMs of a ring come to rest, change together, and are started again
+//! ports of a host   each that runs gives up what another is to have, before anybody gets any
+//! ```
+//!
+//! All that the VMs of a ring have changes in one transaction: whoever comes after a kill finds all of
+//! them as they were, or all as they are to be, and `start_again` says who ran.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::account::{Account, Fate};
+use super::alter::{due, is_rest, nic_field, wish};
+use super::make::Requests;
+use super::{Apply, Told, alive};
+use crate::config::Template;
+use crate::error::{Error, Result};
+use crate::plan::{Alter, Change, Field, Item, NicField, Work};
+use crate::spec::{Forward, Nic};
+use crate::store::Store;
+use crate::vm;
+
+impl Apply<'_> {
+    /// Does the items of one ring.
+    pub(super) fn exchange(
+        &self,
+        store: &mut Store,
+        accounts: &mut [Account<'_>],
+        ring: &[usize],
+        requests: &mut Requests,
+    ) {
+        for at in ring {
+            let account = &mut accounts[*at];
+            if let Work::Alter(work) = &account.item.work
+                && self.goes_on(account)
+            {
+                self.begin(store, account, work);
+            }
+        }
+        let mut stopped = Vec::new();
+        let exchanged = self.exchange_all(store, accounts, ring, &mut stopped);
+        if let Err(error) = &exchanged {
+            (self.told)(Told::Failed(error));
+        }
+        let fate = exchanged.map_or_else(|error| Fate::Failed(Arc::new(error)), |()| Fate::Done);
+        // As they were, if they cannot be changed: they ran, and are to run.
+        let launched: Vec<_> = stopped.into_iter().map(|(at, vm)| (at, self.launch(store, vm))).collect();
+        for (at, launch) in launched {
+            let account = &mut accounts[at];
+            match launch.and_then(|launch| launch.map_or(Ok(()), |(_, starting)| starting.wait())) {
+                Ok(()) if matches!(fate, Fate::Done) => (self.told)(Told::Restarted(&account.item.vm)),
+                Ok(()) => {}
+                Err(error) => {
+                    let error = error.context(format!("cannot change `{}`", account.item.vm));
+                    self.fail(account, is_rest, error);
+                }
+            }
+        }
+        for at in ring {
+            let account = &mut accounts[*at];
+            match &account.item.work {
+                Work::Alter(work) => {
+                    account.settle(is_rest, &fate);
+                    self.end(store, account, work);
+                }
+                _ => self.make(store, account, requests),
+            }
+        }
+    }
+
+    /// Changes them together. `stopped`: those that run, and were shut down for it.
+    fn exchange_all(
+        &self,
+        store: &mut Store,
+        accounts: &mut [Account<'_>],
+        ring: &[usize],
+        stopped: &mut Vec<(usize, Uuid)>,
+    ) -> Result<()> {
+        let (mut altered, mut yielding) = (Vec::new(), Vec::new());
+        for at in ring {
+            let account = &mut accounts[*at];
+            if !self.goes_on(account) {
+                let vms: Vec<String> = ring.iter().map(|at| format!("`{}`", accounts[*at].item.vm)).collect();
+                let vms = vms.join(", ");
+                return Err(Error::refused(format!("{vms} can only change together")).hint("`v apply` again"));
+            }
+            match &account.item.work {
+                Work::Alter(work) => {
+                    let fields = due(account, is_rest);
+                    if alive(self.site, store, work.spec.uuid)?.is_some() {
+                        let failed = |error: Error| error.context(format!("cannot change `{}`", work.spec.name));
+                        self.rest(store, work).map_err(failed)?;
+                        stopped.push((*at, work.spec.uuid));
+                    }
+                    altered.push((work, fields));
+                }
+                Work::Replace(vm, _) => yielding.push(*vm),
+                _ => {}
+            }
+        }
+        let templates: Vec<Template> =
+            altered.iter().map(|(work, fields)| work.template(fields.contains(&Field::Hypervisor))).collect();
+        let wishes =
+            altered.iter().zip(&templates).map(|((work, fields), template)| (work.spec.uuid, wish(template, fields)));
+        let wishes: Vec<_> = wishes.collect();
+        vm::reshape_all(self.site, store, &self.situation.config, &wishes, &yielding).map(drop)
+    }
+
+    /// Frees the ports of this host that VMs give up as they run and others are to have.
+    pub(super) fn free_ports(&self, store: &mut Store, accounts: &mut [Account<'_>]) {
+        for at in 0..accounts.len() {
+            let Work::Alter(work) = &accounts[at].item.work else { continue };
+            let fields = due(&accounts[at], is_ports);
+            if !work.runs || fields.is_empty() {
+                continue;
+            }
+            let others = accounts.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, other)| other.item);
+            let less = less(work, &fields, &others.flat_map(forwards).collect::<Vec<_>>());
+            let account = &mut accounts[at];
+            if less.is_empty() || !self.goes_on(account) {
+                continue;
+            }
+            if let Err(error) = vm::set_ports(self.site, store, work.spec.uuid, &less) {
+                self.fail(account, is_ports, error.context(format!("cannot change `{}`", work.spec.name)));
+            }
+        }
+    }
+}
+
+fn is_ports(change: &Change) -> bool {
+    matches!(nic_field(change), Some((_, NicField::Ports)))
+}
+
+/// What the item's VM is to have.
+fn forwards(item: &Item) -> impl Iterator<Item = &Forward> {
+    let template = match &item.work {
+        Work::Create(entry) | Work::Replace(_, entry) => Some(&entry.template),
+        Work::Alter(work) => Some(&work.entry.template),
+        Work::Refused | Work::Release { .. } | Work::Delete(_) => None,
+    };
+    template.into_iter().flat_map(|template| &template.nets).flat_map(|net| &net.ports)
+}
+
+/// Its NICs that give up what is wanted, with what is left to them.
+fn less(work: &Alter, fields: &[Field], wanted: &[&Forward]) -> Vec<(u8, Vec<Forward>)> {
+    let one = |(old, new): (&Nic, &Nic)| {
+        let is_due = fields.contains(&Field::Nic(old.index, NicField::Ports));
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            old.forwards.iter().cloned().partition(|forward| !is_due || new.forwards.contains(forward));
+        gone.iter().any(|gone| wanted.iter().any(|wanted| wanted.clashes(gone))).then_some((old.index, kept))
+    };
+    work.spec.nics.iter().zip(&work.target.nics).filter_map(one).collect()
+}
