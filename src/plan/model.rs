@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
-use super::{Field, Item, Need, Plan, Seen, Situation, Wishes, Work, compare};
+use super::{Class, Field, Item, Need, Plan, Seen, Situation, Wishes, Work, compare};
 use crate::config::{Config, DeclaredVm, Running, Template};
 use crate::host;
 use crate::spec::{Accel, Address, Boot, HypervisorKind, Name, Size, State, VmSpec, ip6_of};
@@ -72,16 +72,17 @@ impl Model {
     }
 
     fn work(&mut self, item: &Item) {
+        let starts = item.changes.iter().any(|change| change.class == Class::Start);
         match &item.work {
             Work::Refused => {}
             Work::Create(entry) => {
                 self.forget(|seen| seen.record.spec.name == entry.name);
-                self.make(entry, entry.running == Running::Yes);
+                self.make(entry, starts);
             }
             Work::Replace(uuid, entry) => {
                 let lived = self.seen(entry.name.as_str()).state.is_live();
                 self.forget(|seen| seen.record.spec.uuid == *uuid);
-                self.make(entry, entry.running == Running::Yes || entry.running == Running::Leave && lived);
+                self.make(entry, starts || lived && entry.running != Running::No);
             }
             Work::Delete(uuid) => self.forget(|seen| seen.record.spec.uuid == *uuid),
             Work::Release { vm, stop } => {

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::vm;
 use crate::lifecycle::{Stage, alive, kill};
 use crate::trials;
-use crate::world::{Outcome, World, eventually};
+use crate::world::{Outcome, World, eventually, run};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         a_start_that_a_killed_apply_began_is_waited_for,
         who_is_slow_to_shut_down_is_told,
         what_could_not_be_made_anew_runs_again,
+        what_is_made_anew_runs_as_it_did,
     ]
 }
 
@@ -136,6 +137,31 @@ fn who_is_slow_to_shut_down_is_told() -> Outcome {
     assert_eq!(told(&["--restart"]), [one("deaf"), one("mute")], "one after the other");
     declare("running = false");
     assert_eq!(told(&[]), ["waiting for `deaf`, `mute` to shut down (at most 3 s)"]);
+    Ok(())
+}
+
+/// Whether it runs is up to a person, who had started it. In every state that a killed apply leaves it in, but
+/// for the moment between the old one and the new one, it is known that it ran.
+fn what_is_made_anew_runs_as_it_did() -> Outcome {
+    let mut stage = Stage::either()?;
+    stage.world.use_program(&crate::crash::program());
+    let world = &stage.world;
+    stage.config(&vm("web", "button", "running = \"leave\""));
+    world.apply(&[]).ok();
+    for point in ["delete/deleting/before", "delete/deleting/after", "delete/row/before", "create/rows/after"] {
+        if world.state_of("web") == "stopped" {
+            stage.start("web");
+        }
+        let before = stage.pid("web", "hypervisor_pid");
+        let mut command = world.command(["apply", "--yes", "--replace", "web"]);
+        command.env("VIRSHLE_FAILPOINT", point);
+        let killed = run(command, Duration::from_secs(60));
+        assert_eq!((killed.code, alive(before)), (None, false), "{point}: {}", killed.stderr);
+        let wishes: &[&str] = if world.state_of("web") == "stopped" { &["--replace", "web"] } else { &[] };
+        world.apply(wishes).ok();
+        assert_eq!(world.state_of("web"), "running", "killed at {point}");
+        world.assert_in_order();
+    }
     Ok(())
 }
 

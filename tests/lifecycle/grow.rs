@@ -237,7 +237,7 @@ fn the_next_run_has_what_was_added(stage: &Stage) -> Outcome {
     // Started again by the supervisor that saw its end, and by another.
     let first = vm.pid(1);
     kill(first, Signal::KILL);
-    eventually("it runs again", LIMIT, || stage.world.state_of("a") == "running" && vm.pid(1) != first);
+    eventually("it runs again", LIMIT, || stage.runs_anew("a", first));
     assert_eq!((vm.has(), vm.recorded()), ((2, 192), (2, 192)));
     vm.resize(Some(3), Some(320)).expect("there is room as before");
     // Nothing runs that could be given anything.

@@ -138,6 +138,12 @@ impl Stage {
             .expect("a pid")
     }
 
+    /// Whether it runs by now in another process than that: one look, as between two it may end.
+    pub fn runs_anew(&self, name: &str, before: i32) -> bool {
+        let info = self.world.info(name);
+        info["state"] == "running" && info["hypervisor_pid"].as_i64().is_some_and(|pid| pid != i64::from(before))
+    }
+
     pub fn log(&self, name: &str) -> String {
         self.world.v(["vm", "log", name]).stdout
     }

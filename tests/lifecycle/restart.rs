@@ -30,10 +30,7 @@ fn a_restart_outlives_its_command(stage: &Stage) -> Outcome {
     child.wait().expect("v ends");
     // The guest is deaf to the button, so its end comes now.
     kill(first, Signal::KILL);
-    eventually("it runs again", LIMIT, || {
-        let row = world.row("a");
-        row["state"] == "running" && world.info("a")["hypervisor_pid"] != first
-    });
+    eventually("it runs again", LIMIT, || stage.runs_anew("a", first));
     assert!(!alive(first));
     // Killed with the supervisor too: the next command takes it up.
     let mut command = world.command(["vm", "restart", "a"]);

@@ -208,7 +208,8 @@ fn note(store: &mut Store, account: &Account<'_>, work: &Alter) -> Result<()> {
     })
 }
 
-fn start_again(store: &mut Store, vm: Uuid) -> Result<()> {
+/// From now on it is owed a start: whoever finds it at rest starts it.
+pub(super) fn start_again(store: &mut Store, vm: Uuid) -> Result<()> {
     store.update(vm, |record| {
         record.declared.get_or_insert_default().start_again = true;
         Ok(())

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::account::{Account, Fate};
+use super::alter::start_again;
 use super::{Apply, Told, alive};
+use crate::config::Running;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::plan::settle::{MOMENT, POLL, Wait};
@@ -179,6 +181,10 @@ fn end_one(site: &Site, item: &Item, record: Record, end: End) -> Result<Option<
     check_same(item, &record)?;
     if end == End::ForGood {
         vm::check_unprotected(&record)?;
+    }
+    // The new one runs as this one did, also if that is another apply's to see to.
+    if matches!(&item.work, Work::Replace(_, entry) if entry.running == Running::Leave) {
+        start_again(&mut store, vm)?;
     }
     let error = match vm::stop(site, &mut store, record, timeout, Intent::Stop) {
         Ok(Stopped::Ended(exit)) => return Ok(Some(exit)),

@@ -82,7 +82,8 @@ impl Apply<'_> {
             return;
         }
         let Some(request) = requests.remove(entry.name.as_str()) else { return };
-        match self.make_one(store, entry, old, account.ran, request) {
+        let starts = account.ran || account.is_due(|change| change.class == Class::Start);
+        match self.make_one(store, entry, old, starts, request) {
             Ok(spec) => {
                 (self.told)(Told::Created(&spec));
                 account.made = Some(spec.uuid);
@@ -97,7 +98,7 @@ impl Apply<'_> {
         store: &mut Store,
         entry: &DeclaredVm,
         old: Option<Uuid>,
-        ran: bool,
+        starts: bool,
         request: vm::Create,
     ) -> Result<VmSpec> {
         if let Some(old) = old {
@@ -108,7 +109,7 @@ impl Apply<'_> {
         let told = (!entry.user_data.is_empty()).then(|| digest(&request.users, &request.parts)).transpose()?;
         let declared = Declared {
             user_data: told,
-            start_again: ran && entry.running == Running::Leave,
+            start_again: starts && entry.running == Running::Leave,
             ..self.situation.declared(entry)
         };
         let request = vm::Create { declared: Some(declared), ..request };

@@ -65,7 +65,7 @@ fn to_start(account: &Account<'_>) -> Option<Uuid> {
         Work::Create(_) => account.made.filter(|_| due),
         Work::Replace(_, entry) => account.made.filter(|_| match entry.running {
             Running::Yes => true,
-            Running::Leave => account.ran,
+            Running::Leave => account.ran || due,
             Running::No => false,
         }),
         Work::Refused | Work::Release { .. } | Work::Delete(_) => None,

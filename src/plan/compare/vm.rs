@@ -33,7 +33,7 @@ pub(super) fn item(
     }
     match seen {
         None => Some(create(entry, None, wait)),
-        Some(seen) if seen.is_abandoned() => Some(create(entry, Some(seen.record.state), wait)),
+        Some(seen) if seen.is_abandoned() => Some(create(entry, Some(seen), wait)),
         Some(seen) => known(situation, wishes, entry, seen, wait),
     }
 }
@@ -54,10 +54,13 @@ pub(super) fn at_work(seen: &Seen) -> Change {
     refused(Field::Vm, why, "wait until that is done, and plan again")
 }
 
-fn create(entry: &DeclaredVm, left: Option<State>, wait: Option<&Wait>) -> Item {
-    let old = left.map(|state| if state == State::Creating { "half created" } else { "half deleted" }.to_owned());
+/// `left`: what a killed command left of it.
+fn create(entry: &DeclaredVm, left: Option<&Seen>, wait: Option<&Wait>) -> Item {
+    let half = |left: &Seen| if left.record.state == State::Creating { "half created" } else { "half deleted" };
+    let old = left.map(|left| half(left).to_owned());
+    let again = left.and_then(|left| left.record.declared.as_ref()).is_some_and(|declared| declared.start_again);
     let mut changes = vec![row(Class::Create, Field::Vm, old, Some(text::vm(entry)))];
-    if entry.running == Running::Yes {
+    if entry.running == Running::Yes || again && entry.running == Running::Leave {
         changes.push(row(Class::Start, Field::Running, None, shown(&State::Running)));
     }
     waits::put_off(&mut changes, wait);
