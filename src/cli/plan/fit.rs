@@ -9,11 +9,21 @@ pub(super) fn fit(old: Option<&str>, new: Option<&str>) -> (Option<String>, Opti
     let is_long = |text: &&str| text.chars().count() > LONG;
     match (old, new) {
         (Some(old), Some(new)) if [old, new].iter().any(is_long) => {
-            let start = common(old, new);
-            let (old, new) = (cut(old, start), cut(new, start));
+            let word = label(old, new);
+            let start = word + common(&old[word..], &new[word..]);
+            let (old, new) = (cut(old, word, start), cut(new, word, start));
             (Some(clip(&old, LONG)), Some(clip(&new, LONGEST)))
         }
         _ => (old.map(|old| clip(old, LONG)), new.map(|new| clip(new, LONGEST))),
+    }
+}
+
+/// How long the word is that both have before a path, to say whose it is: it stays.
+fn label(old: &str, new: &str) -> usize {
+    let word = |text: &str| text.find(' ').filter(|end| text[end + 1..].starts_with('/'));
+    match word(old) {
+        Some(end) if word(new) == Some(end) && old[..end] == new[..end] => end + 1,
+        _ => 0,
     }
 }
 
@@ -25,8 +35,8 @@ fn common(old: &str, new: &str) -> usize {
     alike.filter(|((_, letter), _)| ends(*letter)).last().map_or(0, |((index, letter), _)| index + letter.len_utf8())
 }
 
-fn cut(text: &str, start: usize) -> String {
-    if start > 1 { format!("…{}", &text[start..]) } else { text.to_owned() }
+fn cut(text: &str, word: usize, start: usize) -> String {
+    if start > word + 1 { format!("{}…{}", &text[..word], &text[start..]) } else { text.to_owned() }
 }
 
 fn clip(text: &str, most: usize) -> String {
@@ -56,6 +66,12 @@ mod tests {
             (Some(line), Some(&*format!("{line} x=1")), Some("…tsc=reliable"), Some("…tsc=reliable x=1")),
             (None, Some(line), None, Some(line)),
             (Some(&image("12")), Some(&image("13")), Some("…12.qcow2"), Some("…13.qcow2")),
+            (
+                Some(&format!("vars {}", image("12"))),
+                Some(&format!("vars {}", image("13"))),
+                Some("vars …12.qcow2"),
+                Some("vars …13.qcow2"),
+            ),
             (None, Some(&long), None, Some(&clipped)),
             (Some(&long), Some("b"), Some(&short), Some("b")),
             (None, None, None, None),

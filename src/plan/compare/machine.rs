@@ -29,7 +29,12 @@ fn hypervisor(draft: &mut Draft<'_>) {
         Some(kind) => kind != is,
         None => was_named.is_some() || !executes(is, draft.situation.named_accel()),
     };
-    let new = named.map_or_else(|| "auto".to_owned(), |kind| kind.to_string());
+    let new = match named {
+        Some(kind) => kind.to_string(),
+        // `auto` comes to the only one that can.
+        None if !executes(is, draft.situation.named_accel()) => HypervisorKind::Qemu.to_string(),
+        None => "auto".to_owned(),
+    };
     if !differs || draft.note(Class::Restart, Field::Hypervisor, Some(is.to_string()), Some(new)) {
         draft.declared.hypervisor = named;
     }
@@ -121,9 +126,9 @@ fn firmware(draft: &mut Draft<'_>, old: Option<(&Path, Option<&Path>)>) {
     let template = &draft.entry.template;
     let kind = draft.situation.named_hypervisor(template).unwrap_or(draft.spec().hypervisor);
     let named = draft.situation.named_firmware(template, kind).filter(|_| template.kernel.is_none());
-    let (code, vars) = (old.map(|(code, _)| code), old.and_then(|(_, vars)| vars));
+    let (code, old_vars) = (old.map(|(code, _)| code), old.and_then(|(_, vars)| vars));
     let new_vars = draft.situation.named_variables(kind);
-    let others = named.is_some() && code == named && new_vars.is_some() && vars != new_vars;
+    let others = named.is_some() && code == named && new_vars.is_some() && old_vars != new_vars;
     let differs = match named {
         Some(named) => code != Some(named) || others,
         None => code.is_some() && draft.declared.firmware.is_some(),
@@ -134,11 +139,9 @@ fn firmware(draft: &mut Draft<'_>, old: Option<(&Path, Option<&Path>)>) {
         (None, Some(_)) => None,
     };
     // Of the same firmware it is they that differ.
-    let with = |code: Option<String>, vars| match path(vars).filter(|_| others) {
-        Some(vars) => code.map(|code| format!("{code}, vars {vars}")),
-        None => code,
-    };
-    if !differs || draft.note(Class::Restart, Field::Firmware, with(path(code), vars), with(new, new_vars)) {
+    let vars = |vars| path(vars).map(|vars| format!("vars {vars}"));
+    let (old, new) = if others { (vars(old_vars), vars(new_vars)) } else { (path(code), new) };
+    if !differs || draft.note(Class::Restart, Field::Firmware, old, new) {
         draft.declared.firmware = template.firmware.clone();
     }
 }
