@@ -58,8 +58,10 @@ fn check_files(site: &Site, record: &Record) -> Result<()> {
 fn anew(site: &Site, record: &Record) -> String {
     let (name, template) = (&record.spec.name, &record.spec.template);
     // A config that is wrong is another day's matter.
-    match record.is_declared() && site.config().is_ok_and(|config| config.vm(name).is_some()) {
-        true => format!("`v apply --replace {name}` makes it anew"),
-        false => format!("`v vm delete {name}` and `v vm create -t {template} -n {name}` make it anew"),
+    let has_entry = site.config().is_ok_and(|config| config.vm(name).is_some());
+    match (has_entry, record.is_declared()) {
+        (true, true) => format!("`v apply --replace {name}` makes it anew"),
+        (true, false) => format!("`v vm delete {name}` and `v apply` make it anew"),
+        (false, _) => format!("`v vm delete {name}` and `v vm create -t {template} -n {name}` make it anew"),
     }
 }

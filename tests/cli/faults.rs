@@ -42,6 +42,15 @@ fn disks_that_are_missing() -> Outcome {
     };
     fs::remove_file(file("lab", "seed.img")).expect("it goes");
     by_hand("lab", &file("lab", "seed.img"));
+    // `v vm create` refuses a name that the config declares.
+    let entry = "[[vm]]\nname = 'lab'\ntemplate = 'xs'\nrunning = false\n";
+    world.config(&(declared.clone() + entry));
+    let failed = world.v(["vm", "start", "lab"]).fails(1, &["`v vm delete lab` and `v apply` make it anew"]);
+    assert!(!failed.stderr.contains("v vm create"), "{}", failed.stderr);
+    world.v(["vm", "delete", "lab"]).ok();
+    world.v(["apply", "--yes"]).ok();
+    assert!(!world.v(["vm", "start", "lab"]).stderr.contains("is missing"), "all is there again");
+    world.config(&declared);
 
     fs::remove_file(file("web", "os.raw")).expect("it goes");
     let words = ["cannot start `web`", "disk `os`", "is missing", "put it back", "`v apply --replace web`", "lost"];
