@@ -1,24 +1,20 @@
 //! The same on real QEMU: what reaches a guest at once, and what waits.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 
 use libtest_mimic::Trial;
 
 use super::vm;
 use crate::fixtures::payload::{self, Variant};
-use crate::lifecycle::template;
+use crate::fixtures::ports::free_port;
+use crate::lifecycle::{template, vcpu_threads};
 use crate::trials;
 use crate::world::{Outcome, Skip, World, exercised, need_program};
 
 pub fn trials() -> Vec<Trial> {
     trials![what_reaches_a_guest_of_qemu]
-}
-
-/// A port that nobody listens at.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port").port()
 }
 
 fn pid(world: &World, name: &str) -> i64 {
@@ -52,7 +48,8 @@ fn what_reaches_a_guest_of_qemu() -> Outcome {
     declare(&(disk(1) + closed), closed);
     world.apply(&[]).ok();
     let (web, other) = (pid(&world, "web"), pid(&world, "other"));
-    let (memory, threads) = (counted(web, "VmSize"), counted(web, "Threads"));
+    let memory = counted(web, "VmSize");
+    assert_eq!(vcpu_threads(web), 1);
     TcpStream::connect(("127.0.0.1", port)).expect_err("nobody listens there yet");
 
     let net = format!("net = [{{ name = \"slirp\", ports = [\"127.0.0.1:{port}:80\"] }}]\n");
@@ -67,7 +64,7 @@ fn what_reaches_a_guest_of_qemu() -> Outcome {
     assert_eq!((pid(&world, "web"), pid(&world, "other")), (web, other), "both run on");
     let more = counted(web, "VmSize") - memory;
     assert!(more >= 256 << 10, "{more} KiB more are mapped");
-    assert!(counted(web, "Threads") >= threads + 2, "a thread for each vCPU");
+    assert_eq!(vcpu_threads(web), 3, "a thread for each vCPU");
     let folder = world.info("web")["folder"].as_str().expect("a folder").to_owned();
     assert_eq!(fs::metadata(Path::new(&folder).join("data.raw")).expect("the disk").len(), 3 << 20);
     TcpStream::connect(("127.0.0.1", port)).expect("QEMU listens there");

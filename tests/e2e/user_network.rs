@@ -8,17 +8,12 @@ use rustix::process::Signal;
 
 use super::clean_stop::{ORDERLY, Writer};
 use super::{BOOT, ODD, Stage};
+use crate::fixtures::ports::free_port;
 use crate::trials;
 use crate::world::{Outcome, eventually, exercised, need_root, v};
 
 pub fn trials() -> Vec<Trial> {
     trials![an_ordinary_user_reaches_a_guest]
-}
-
-/// One that nobody listens at, at this moment.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
 }
 
 /// What who listens there says first.

@@ -12,6 +12,7 @@ use virshle::store::{Line, Record, Store};
 use virshle::vm::{self, Site};
 
 use super::{Kind, Stage, Test, alive, kill};
+use crate::fixtures::ports::free_port;
 use crate::world::{Outcome, Skip, World, eventually, exercised};
 
 pub const TESTS: &[(&str, Test)] = &[
@@ -136,8 +137,8 @@ fn the_end_of_passt_is_told(stage: &Stage) -> Outcome {
 
 fn ports_lead_to_the_guest_or_are_refused(stage: &Stage) -> Outcome {
     let world = &stage.world;
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = taken.local_addr().expect("its address").port();
+    let port = free_port();
+    let taken = TcpListener::bind(("127.0.0.1", port)).expect("a port");
     created(stage, &format!("ports = [\"127.0.0.1:{port}:80\"]\n"))?;
     world.v(["vm", "start", "a"]).fails(4, &[&format!("127.0.0.1:{port}:80/tcp"), "listens at port"]);
     assert_eq!(passts(world), 0, "nothing was started");

@@ -166,3 +166,10 @@ pub fn alive(pid: i32) -> bool {
     let threads: u32 = fields[17].parse().expect("a number of threads");
     !matches!(fields[0], "Z" | "X") || threads > 1
 }
+
+/// How many threads of QEMU run a vCPU.
+pub fn vcpu_threads(pid: i64) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("CPU ")).count()
+}
