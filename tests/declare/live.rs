@@ -17,7 +17,7 @@ use crate::fixtures::echo::{Echo, ask_tcp};
 use crate::fixtures::netns::{OUTSIDE, Outside};
 use crate::fixtures::payload::{self, Variant};
 use crate::lifecycle::{Kind, Stage, alive, template};
-use crate::network::lan::{LAN, ip, on_a_host};
+use crate::network::lan::{LAN, ip, on_a_host, run};
 use crate::world::{Outcome, eventually, trial};
 
 type Test = fn(&Stage) -> Outcome;
@@ -173,19 +173,28 @@ fn a_port_is_opened_under_a_vm_that_runs(stage: &Stage) -> Outcome {
 fn ports_are_exchanged_under_vms_that_run(stage: &Stage) -> Outcome {
     let world = &stage.world;
     let declare = |ports: [u16; 2]| {
-        let vms = ["web", "db"]
-            .iter()
-            .zip(ports)
-            .map(|(name, port)| vm(name, "button", &format!("net = [{{ name = \"lan\", ports = [\"{port}:80\"] }}]")));
+        let vms = [("web", 8), ("db", 9)].iter().zip(ports).map(|((name, ip), port)| {
+            let net = format!("address = \"10.44.0.{ip}\", ports = [\"{port}:80\"]");
+            vm(name, "button", &format!("net = [{{ name = \"lan\", {net} }}]"))
+        });
         stage.config(&(LAN.to_owned() + &vms.collect::<String>()));
+    };
+    // The payload has no network: what the kernel would do is told by its rules.
+    let led = |ports: [u16; 2]| {
+        let rules = run("nft", "list ruleset");
+        for (ip, port) in [8, 9].iter().zip(ports) {
+            assert!(rules.contains(&format!("tcp . {port} : 10.44.0.{ip} . 80")), "{ip}, {port}: {rules}");
+        }
     };
     declare([8080, 8081]);
     on_a_host(world, || {
         world.apply(&[]).ok();
+        led([8080, 8081]);
         let before = ["web", "db"].map(|name| stage.pid(name, "hypervisor_pid"));
         declare([8081, 8080]);
         assert_eq!(world.plan(&[]).fields(), ["web live net.0.ports", "db live net.0.ports"]);
         world.apply(&[]).ok();
+        led([8081, 8080]);
         world.assert_in_order();
         assert_eq!(["web", "db"].map(|name| stage.pid(name, "hypervisor_pid")), before, "they run on");
     })
