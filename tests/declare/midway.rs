@@ -80,14 +80,14 @@ fn a_stop_that_a_killed_apply_began_is_waited_for() -> Outcome {
 fn a_stop_that_takes_longer_is_left_alone() -> Outcome {
     let stage = Stage::either()?;
     let world = &stage.world;
-    let declare = |more: &str| stage.config(&vm("slow", "halt", &format!("stop-timeout = 1\n{more}")));
+    let declare = |more: &str| stage.config(&vm("slow", "halt", &format!("stop-timeout = 5\n{more}")));
     declare("");
     world.apply(&[]).ok();
     let mut command = world.command(["vm", "stop", "--timeout", "600", "slow"]);
     let mut stop = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("v starts");
     eventually("it is stopping", LIMIT, || world.state_of("slow") == "stopping");
     declare("labels.role = \"front\"");
-    world.apply(&[]).fails(4, &["waiting for `slow` to shut down (at most 1 s)", "it is stopping"]);
+    world.apply(&[]).fails(4, &["waiting for `slow` to shut down (at most 5 s)", "it is stopping"]);
     world.v(["vm", "stop", "--force", "--timeout", "0", "slow"]).ok();
     stop.wait().expect("it ends");
     world.apply(&[]).ok();
@@ -122,21 +122,21 @@ fn who_is_slow_to_shut_down_is_told() -> Outcome {
     let stage = Stage::either()?;
     let world = &stage.world;
     let declare = |more: &str| {
-        let deaf = |name| vm(name, "halt", &format!("stop-timeout = 3\n{more}"));
+        let deaf = |name| vm(name, "halt", &format!("stop-timeout = 5\n{more}"));
         stage.config(&(deaf("deaf") + &deaf("mute")));
     };
     declare("");
     world.apply(&[]).ok();
     let told = |flags: &[&str]| -> Vec<String> {
-        let failed = world.apply(flags).fails(1, &["`deaf` has not shut down in 3 s", "`mute` has not"]);
+        let failed = world.apply(flags).fails(1, &["`deaf` has not shut down in 5 s", "`mute` has not"]);
         let lines = failed.stderr.lines().filter(|line| line.starts_with("waiting"));
         lines.map(str::to_owned).collect()
     };
     declare("cmdline = \"quiet\"");
-    let one = |name: &str| format!("waiting for `{name}` to shut down (at most 3 s)");
+    let one = |name: &str| format!("waiting for `{name}` to shut down (at most 5 s)");
     assert_eq!(told(&["--restart"]), [one("deaf"), one("mute")], "one after the other");
     declare("running = false");
-    assert_eq!(told(&[]), ["waiting for `deaf`, `mute` to shut down (at most 3 s)"]);
+    assert_eq!(told(&[]), ["waiting for `deaf`, `mute` to shut down (at most 5 s)"]);
     Ok(())
 }
 
