@@ -27,6 +27,9 @@ pub(super) fn item(
             return Some(refuse(&entry.name, at_work(seen)));
         }
     }
+    if let Some(why) = nics::taken_mac(situation, wishes, entry) {
+        return Some(refuse(&entry.name, why));
+    }
     let is_made = seen.is_none_or(Seen::is_abandoned) || wishes.replace.contains(&entry.name);
     if is_made && let Some(why) = unreadable(situation, &entry.name) {
         return Some(refuse(&entry.name, why));
