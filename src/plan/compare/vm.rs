@@ -171,6 +171,8 @@ fn running(draft: &mut Draft<'_>, lives: bool) -> Option<bool> {
     let mut change = row(class, Field::Running, shown(&draft.seen.state), shown(&becomes));
     if wanted && draft.broken {
         change.needs = Some(Need::Replace(draft.name().clone()));
+    } else if let Some(wait) = draft.wait.filter(|wait| wanted && wait.port) {
+        (change.needs, change.why) = (Some(wait.need.clone()), Some(wait.why.clone()));
     }
     let run = change.needs.is_none().then_some(wanted);
     draft.changes.push(change);
