@@ -202,7 +202,9 @@ impl Model {
 
     fn make(&mut self, entry: &DeclaredVm, runs: bool) {
         self.numbers += 1;
-        let uuid = Uuid::from_u128(0x8f2f_8a3e_0000_4000_8000_0000_0000_0000 + u128::from(self.numbers));
+        // Their MACs differ too.
+        let number = u128::from(self.numbers);
+        let uuid = Uuid::from_u128(0x8f2f_8a3e_0000_4000_8000_0000_0000_0000 + (number << 80) + number);
         let identity = Identity { uuid, number: self.numbers, name: entry.name.clone() };
         let kind = self.hypervisor(&entry.template);
         self.make_up_prefixes(&entry.template);

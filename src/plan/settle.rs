@@ -1,14 +1,17 @@
 //! VMs between two states: what an apply that was killed has begun, their supervisors bring to an end.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
+
+use uuid::Uuid;
 
 use super::apply::START;
 use super::look::concerns;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host;
 use crate::spec::{Name, State};
-use crate::store::Record;
+use crate::store::{Record, Store};
 use crate::vm::{self, Observed, Site};
 
 /// What is over sooner is not worth a word.
@@ -28,34 +31,55 @@ pub struct Wait {
 
 /// Waits for those of the config's VMs that are starting or stopping. One that takes longer than it may is left
 /// to the plan, which refuses it. `told` hears whom it waits for, if that takes more than a moment.
+///
+/// What goes wrong with one is the plan's to find too: it keeps no other VM.
 pub fn settle(site: &Site, config: &Config, told: impl Fn(Wait)) -> Result<()> {
     let mut store = site.store()?;
     let begun = Instant::now();
-    let mut is_told = false;
+    let (mut is_told, mut reconciled) = (false, HashSet::new());
     let mut records: Vec<Record> = store.list()?.into_iter().filter(concerns(config)).collect();
     loop {
-        let mut waits = Vec::new();
-        for record in records {
-            let mut observed = vm::observe(site, record)?;
-            // Nobody would bring it to an end.
-            if observed.unwatched && patience(&observed).is_some() {
-                observed = vm::reconcile(site, &mut store, observed.record)?;
-            }
-            if let Some(at_most) = patience(&observed).filter(|most| begun.elapsed() < *most + MARGIN) {
-                waits.push((observed, at_most));
-            }
-        }
+        let look = |record| pending(vm::observe(site, record).map_err(warn).ok()?, begun);
+        let waits: Vec<Pending> = records.into_iter().filter_map(look).collect();
         if waits.is_empty() {
             return Ok(());
         }
-        if !is_told && begun.elapsed() >= MOMENT {
-            is_told = true;
-            [State::Stopping, State::Starting].into_iter().filter_map(|state| of(state, &waits)).for_each(&told);
+        let mut tell = || {
+            if !is_told && begun.elapsed() >= MOMENT {
+                is_told = true;
+                [State::Stopping, State::Starting].into_iter().filter_map(|state| of(state, &waits)).for_each(&told);
+            }
+        };
+        tell();
+        for (observed, at_most) in &waits {
+            // Nobody would bring it to an end. One that nobody can watch over is not tried again.
+            let is_lost = observed.unwatched && begun.elapsed() < *at_most + MARGIN;
+            if is_lost && reconciled.insert(observed.record.spec.uuid) {
+                vm::reconcile(site, &mut store, observed.record.clone()).map_err(warn).ok();
+                tell();
+            }
         }
-        host::pause(POLL);
-        let again = waits.iter().filter_map(|(observed, _)| store.get(observed.record.spec.uuid).transpose());
-        records = again.collect::<Result<_>>()?;
+        host::pause(pause(waits.len()));
+        let again = |vm: Uuid| Store::get(&store, vm).transpose();
+        records = waits.iter().filter_map(|(observed, _)| again(observed.record.spec.uuid)).collect::<Result<_>>()?;
     }
+}
+
+/// A VM between two states, and how long that may take.
+type Pending = (Observed, Duration);
+
+fn pending(observed: Observed, begun: Instant) -> Option<Pending> {
+    let at_most = patience(&observed).filter(|most| begun.elapsed() < *most + MARGIN)?;
+    Some((observed, at_most))
+}
+
+fn warn(error: Error) {
+    tracing::warn!(error = %error.chain().join(": "), "not waited for");
+}
+
+/// No more than a thousand looks a second, however many are waited for.
+fn pause(vms: usize) -> Duration {
+    POLL.max(Duration::from_millis(vms.try_into().unwrap_or(u64::MAX))).min(MOMENT)
 }
 
 /// How long it may take to come to rest or to run; `None`: it is on its way to neither.
@@ -67,8 +91,20 @@ fn patience(observed: &Observed) -> Option<Duration> {
     }
 }
 
-fn of(state: State, waits: &[(Observed, Duration)]) -> Option<Wait> {
+fn of(state: State, waits: &[Pending]) -> Option<Wait> {
     let waits = || waits.iter().filter(|(observed, _)| observed.state == state);
     let at_most = waits().map(|(_, at_most)| *at_most).max()?;
     Some(Wait { vms: waits().map(|(observed, _)| observed.record.spec.name.clone()).collect(), state, at_most })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_are_waited_for_the_longer_is_each_pause() {
+        for (vms, expected) in [(1, 20), (20, 20), (300, 300), (1000, 1000), (5000, 1000)] {
+            assert_eq!(pause(vms), Duration::from_millis(expected), "{vms}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use super::same::Untouched;
 use super::{command_of, vm};
 use crate::lifecycle::{Stage, alive, kill};
+use crate::network::lan::{LAN, on_a_host};
 use crate::trials;
 use crate::world::{Outcome, World, eventually};
 
@@ -27,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         a_protected_vm_is_not_deleted,
         nothing_without_a_yes,
         one_that_fails_does_not_stop_the_rest,
+        what_somebody_else_has_costs_no_restart,
     ]
 }
 
@@ -316,4 +318,27 @@ fn one_that_fails_does_not_stop_the_rest() -> Outcome {
     assert_eq!(world.state_of("a"), "running");
     world.assert_in_order();
     Ok(())
+}
+
+fn what_somebody_else_has_costs_no_restart() -> Outcome {
+    let stage = declares("")?;
+    let world = &stage.world;
+    let on = |name: &str, more: &str| vm(name, "button", &format!("net = [{{ name = \"lan\"{more} }}]"));
+    let declare = |more: &str| stage.config(&(LAN.to_owned() + &on("web", more)));
+    let taken = [("address", "10.44.0.9"), ("mac", "02:00:00:00:00:09")];
+    let wishes = taken.map(|(key, value)| format!(", {key} = \"{value}\""));
+    // Declared no more, it keeps what it has.
+    stage.config(&(LAN.to_owned() + &on("old", &wishes.concat())));
+    on_a_host(world, || {
+        world.apply(&[]).ok();
+        declare("");
+        world.apply(&[]).ok();
+        let pid = stage.pid("web", "hypervisor_pid");
+        for (wish, (key, value)) in wishes.iter().zip(taken) {
+            declare(wish);
+            assert_eq!(world.plan(&["--restart"]).fields(), [format!("web restart net.0.{key}")]);
+            world.apply(&["--restart"]).fails(4, &[value, "`old`"]);
+            assert_eq!(stage.pid("web", "hypervisor_pid"), pid, "its guest was told nothing");
+        }
+    })
 }

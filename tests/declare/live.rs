@@ -26,6 +26,7 @@ const TESTS: &[(&str, Test)] = &[
     ("what_reaches_a_vm_that_runs", what_reaches_a_vm_that_runs),
     ("a_port_is_opened_under_a_vm_that_runs", a_port_is_opened_under_a_vm_that_runs),
     ("ports_are_exchanged_under_vms_that_run", ports_are_exchanged_under_vms_that_run),
+    ("a_port_comes_from_one_that_restarts_to_one_that_runs", a_port_comes_from_one_that_restarts_to_one_that_runs),
     ("what_needs_a_restart_waits_for_it", what_needs_a_restart_waits_for_it),
     ("a_disk_of_another_image_costs_the_vm", a_disk_of_another_image_costs_the_vm),
     ("what_is_declared_no_more", what_is_declared_no_more),
@@ -334,4 +335,27 @@ fn a_guest_that_powered_off_is_started(stage: &Stage) -> Outcome {
     eventually("it ends", LIMIT, || world.state_of("brief") == "stopped");
     assert_eq!(world.plan(&[]).lines(), ["brief start running stopped→running"]);
     Ok(())
+}
+
+fn a_port_comes_from_one_that_restarts_to_one_that_runs(stage: &Stage) -> Outcome {
+    let world = &stage.world;
+    let ports = "net = [{ name = \"lan\", ports = [\"8080:80\"] }]";
+    let declare = |web: &str, db: &str| {
+        // Who takes comes first in the config.
+        stage.config(&(LAN.to_owned() + &vm("db", "button", db) + &vm("web", "button", web)));
+    };
+    declare(ports, "net = [{ name = \"lan\" }]");
+    on_a_host(world, || {
+        world.apply(&[]).ok();
+        let [web, db] = ["web", "db"].map(|name| stage.pid(name, "hypervisor_pid"));
+        declare("", ports);
+        let waits = ["db live net.0.ports needs --restart", "web restart net.0 needs --restart"];
+        assert_eq!(world.plan(&[]).fields(), waits);
+        world.apply(&[]).ok();
+        assert_eq!(world.plan(&["--restart"]).fields(), ["db live net.0.ports", "web restart net.0"]);
+        world.apply(&["--restart"]).ok();
+        assert_eq!(stage.pid("db", "hypervisor_pid"), db, "it runs on");
+        assert!(stage.runs_anew("web", web));
+        world.assert_in_order();
+    })
 }

@@ -9,7 +9,8 @@ use crate::config::Template;
 use crate::error::{Error, Result};
 use crate::plan::{Alter, Change, Class, DiskField, Field, NicField};
 use crate::spec::{Declared, Forward, Guard, Happening, Name, Policy};
-use crate::store::Store;
+use crate::store::{Store, Wanted};
+use crate::template::{self, Settled};
 use crate::vm::{self, Reshape, Stopped};
 
 impl Apply<'_> {
@@ -114,6 +115,7 @@ impl Apply<'_> {
     /// Stopped, changed and started: one VM after the other, so that no more than one is away.
     fn restart(&self, store: &mut Store, work: &Alter, fields: &[Field]) -> Result<()> {
         let (vm, name) = (work.spec.uuid, &work.spec.name);
+        self.check_free(store, &[work], &[])?;
         self.rest(store, work)?;
         let reshaped = self.reshape(store, work, fields);
         // As it was, if it cannot be changed: it ran, and is to run.
@@ -125,6 +127,24 @@ impl Apply<'_> {
         reshaped.and(launch)?;
         (self.told)(Told::Restarted(name));
         Ok(())
+    }
+
+    /// Refuses VMs whose addresses and MACs somebody has who gives up nothing, before their guests are told
+    /// anything. `yielding`: those that give up all.
+    pub(super) fn check_free(&self, store: &Store, works: &[&Alter], yielding: &[Uuid]) -> Result<()> {
+        let config = &self.situation.config;
+        let vms: Vec<Uuid> = works.iter().map(|work| work.spec.uuid).chain(yielding.iter().copied()).collect();
+        let mut asked = Vec::new();
+        for work in works {
+            let nics = template::nics(config, &work.entry.template, &mut |network| Ok(Settled::by_config(network)))?;
+            // Who asks for no address keeps its own, or is given one that there is.
+            asked.extend(nics.into_iter().map(|nic| Wanted {
+                subnet: nic.subnet.filter(|_| nic.address.is_some()),
+                address: nic.address,
+                mac: nic.mac,
+            }));
+        }
+        store.check_free(&asked, &vms)
     }
 
     /// Shuts it down for the sake of a change.

@@ -1,19 +1,13 @@
-use std::collections::HashMap;
-
-use crate::plan::things::{Thing, gains, gives};
+use crate::plan::things::{Book, gains, gives};
 use crate::plan::{Item, Situation, Work};
 
 /// The items that change a VM or make one, changes first; but whoever gives up an address, a MAC or a
 /// port goes before the one that is to have it. Where that goes round in a ring nobody can be first: its
 /// items have one turn.
 pub(super) fn turns(situation: &Situation, items: &[Item]) -> Vec<Vec<usize>> {
-    let holders: HashMap<Thing<'_>, usize> = items
-        .iter()
-        .enumerate()
-        .flat_map(|(at, item)| gives(situation, item).into_iter().map(move |thing| (thing, at)))
-        .collect();
+    let holders = Book::of(items.iter().map(|item| gives(situation, item)));
     let before = |(at, item): (usize, &Item)| {
-        let holders = gains(item).into_iter().filter_map(|thing| holders.get(&thing).copied());
+        let holders = gains(item).into_iter().flat_map(|thing| holders.of_one(thing));
         holders.filter(|holder| *holder != at).collect()
     };
     let before: Vec<Vec<usize>> = items.iter().enumerate().map(before).collect();
@@ -77,7 +71,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, of_text};
     use crate::plan::model::Model;
-    use crate::plan::things;
+    use crate::plan::things::{self, Thing};
     use crate::plan::{Need, Plan, Wishes};
     use crate::spec::Name;
 
@@ -119,11 +113,9 @@ mod tests {
         of_text(&text).expect(&text)
     }
 
-    /// Every address and every MAC that is named, of each VM.
+    /// Every address and every MAC of each VM.
     fn held(model: &Model) -> Vec<Thing<'_>> {
-        let things = model.situation.seen.iter().flat_map(|seen| things::of(&seen.record.spec));
-        // Those of the model's VMs that follow from their uuids are all the same.
-        things.filter(|thing| !matches!(thing, Thing::Mac(mac) if !mac.to_string().starts_with("02:00"))).collect()
+        model.situation.seen.iter().flat_map(|seen| things::of(&seen.record.spec)).collect()
     }
 
     fn is_unique(model: &Model) -> bool {
@@ -195,6 +187,36 @@ mod tests {
         ] {
             model.configure(config(&told(&after)));
             assert_eq!(turns(&model.situation, &model.plan(&Wishes::default()).items), expected, "{after:?}");
+        }
+    }
+    #[test]
+    fn ports_are_in_each_others_way_where_both_would_listen_at_one_place() {
+        let config = |ports: [&str; 2]| {
+            let vm = |(name, ports): (&str, &str)| {
+                format!("{{ name = '{name}', template = 'xs', net = [{{ name = 'slirp', ports = [{ports}] }}] }}")
+            };
+            let vms: Vec<String> = ["a", "b"].into_iter().zip(ports).map(vm).collect();
+            let text = format!(
+                "network = [{{ name = 'slirp', type = 'user' }}]
+                 template.vm = [{{ name = 'xs', vcpu = 1, vram = 1, disk = [{{ name = 'os', path = '/a' }}] }}]
+                 vm = [{}]",
+                vms.join(", ")
+            );
+            of_text(&text).expect(&text)
+        };
+        let (here, there, all) = ("'127.0.0.1:80:80'", "'10.0.0.5:80:80'", "'80:80'");
+        for (before, after, expected) in [
+            ([here, there], [there, here], vec![vec![0, 1]]),
+            (["", here], [here, ""], vec![vec![1], vec![0]]),
+            (["", here], [all, ""], vec![vec![1], vec![0]]),
+            (["", all], [here, ""], vec![vec![1], vec![0]]),
+            (["", here], [there, ""], vec![vec![0], vec![1]]),
+        ] {
+            let mut model = Model::new(config(before));
+            model.apply(&model.plan(&Wishes::default()));
+            model.configure(config(after));
+            let plan = model.plan(&Wishes { restart: true, ..Wishes::default() });
+            assert_eq!(turns(&model.situation, &plan.items), expected, "{before:?} {after:?}");
         }
     }
 }

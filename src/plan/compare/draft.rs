@@ -1,7 +1,7 @@
 use super::text::row;
 use super::waits::Wait;
 use crate::config::DeclaredVm;
-use crate::plan::change::{Change, Class, Field, Need, Wishes};
+use crate::plan::change::{Change, Class, Field, Need, NicField, Wishes};
 use crate::plan::look::{Seen, Situation};
 use crate::plan::things::is_nic;
 use crate::spec::{Declared, Name, VmSpec};
@@ -63,7 +63,9 @@ impl<'a> Draft<'a> {
     /// Notes a difference. `false`: it waits. What needs a restart costs nothing where nothing runs.
     pub(super) fn note(&mut self, class: Class, field: Field, old: Option<String>, new: Option<String>) -> bool {
         // All that is made of one that does not run is made together.
-        let wait = self.wait.filter(|_| class == Class::Restart || !self.runs && shapes(&field));
+        let waits =
+            |wait: &&Wait| class == Class::Restart || !self.runs && shapes(&field) || wait.port && is_ports(&field);
+        let wait = self.wait.filter(waits);
         let class = match class {
             Class::Restart if self.broken => Class::Replace,
             Class::Live if self.broken && !self.runs && shapes(&field) => Class::Replace,
@@ -94,6 +96,10 @@ impl<'a> Draft<'a> {
             set(&mut self.target, new);
         }
     }
+}
+
+fn is_ports(field: &Field) -> bool {
+    matches!(field, Field::Nic(_, NicField::Ports))
 }
 
 /// Whether it is of the machine, and not of how it is kept and what is noted of it.

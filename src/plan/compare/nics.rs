@@ -3,12 +3,13 @@
 use ipnet::Ipv4Net;
 
 use super::draft::Draft;
-use super::text::{list, maybe, shown, yes};
-use crate::config::{Keeping, Network};
+use super::text::{list, maybe, refused, shown, yes};
+use crate::config::{DeclaredVm, Keeping, Network};
 use crate::error::Result;
 use crate::hypervisor::driver;
-use crate::plan::change::{Class, Field, NicField};
-use crate::spec::{Address, Link, Nic, Subnet, Switch, VmSpec, ip6_of};
+use crate::plan::change::{Change, Class, Field, NicField, Wishes};
+use crate::plan::look::{Seen, Situation};
+use crate::spec::{Address, Link, Mac, Nic, Subnet, Switch, VmSpec, ip6_of};
 use crate::store::check_asked;
 use crate::template::{self, PlannedNic, Settled};
 
@@ -40,6 +41,28 @@ pub(super) fn compare(draft: &mut Draft<'_>) -> Result<()> {
     }
     draft.target.nics = nics;
     Ok(())
+}
+
+/// Why it cannot be: what it names as its MAC follows from another VM's uuid, and is given up for one that is
+/// named alone.
+pub(super) fn taken_mac(situation: &Situation, wishes: &Wishes, entry: &DeclaredVm) -> Option<Change> {
+    let keeps = |seen: &&Seen, mac: Mac| {
+        let spec = &seen.record.spec;
+        let own = |nic: &&Nic| nic.mac == mac && Mac::of(spec.uuid, nic.index) == mac;
+        let other = spec.name != entry.name && !seen.is_abandoned() && !wishes.replace.contains(&spec.name);
+        let place = spec.nics.iter().find(own).filter(|_| other).map(|nic| usize::from(nic.index));
+        let nets = situation.config.vm(&spec.name).filter(|_| place.is_some()).map(|vm| &vm.template.nets);
+        let net = place.zip(nets).and_then(|(place, nets)| nets.get(place));
+        net.is_some_and(|net| net.mac.is_none())
+    };
+    for (index, mac) in (0..).zip(&entry.template.nets).filter_map(|(index, net)| Some((index, net.mac?))) {
+        if let Some(holder) = situation.seen.iter().find(|seen| keeps(seen, mac)).map(|seen| &seen.record.spec.name) {
+            let why = format!("`{holder}` has the MAC `{mac}`, which follows from its uuid");
+            let hint = format!("name another `mac` for this VM, or one for `{holder}`");
+            return Some(refused(Field::Nic(index, NicField::Mac), why, hint));
+        }
+    }
+    None
 }
 
 /// Who keeps a bridge that belongs to whoever made it first was seen when the VM was plugged in.
@@ -82,7 +105,7 @@ fn one(draft: &mut Draft<'_>, old: &Nic, new: &PlannedNic) -> Nic {
     let address = address(draft, old, new);
     let nic = new.nic(draft.spec().uuid, old.index, address);
     let moves = old.network != nic.network;
-    // A MAC that nobody asks for is the one it has.
+    // A MAC that nobody asks for is the one it has. Its own is given up by nobody: see `taken_mac`.
     let keeps = !moves && new.mac.is_none() && !draft.situation.config.names_mac(old.mac);
     let nic = Nic { mac: if keeps { old.mac } else { nic.mac }, ..nic };
     let fixed = old.link == Link::User && !driver(draft.spec().hypervisor).capabilities().resize.forwards;

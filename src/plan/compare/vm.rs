@@ -27,6 +27,9 @@ pub(super) fn item(
             return Some(refuse(&entry.name, at_work(seen)));
         }
     }
+    if let Some(why) = nics::taken_mac(situation, wishes, entry) {
+        return Some(refuse(&entry.name, why));
+    }
     let is_made = seen.is_none_or(Seen::is_abandoned) || wishes.replace.contains(&entry.name);
     if is_made && let Some(why) = unreadable(situation, &entry.name) {
         return Some(refuse(&entry.name, why));
@@ -168,6 +171,8 @@ fn running(draft: &mut Draft<'_>, lives: bool) -> Option<bool> {
     let mut change = row(class, Field::Running, shown(&draft.seen.state), shown(&becomes));
     if wanted && draft.broken {
         change.needs = Some(Need::Replace(draft.name().clone()));
+    } else if let Some(wait) = draft.wait.filter(|wait| wanted && wait.port) {
+        (change.needs, change.why) = (Some(wait.need.clone()), Some(wait.why.clone()));
     }
     let run = change.needs.is_none().then_some(wanted);
     draft.changes.push(change);

@@ -1,11 +1,11 @@
-//! What nobody can have as long as another VM has it: an address or a MAC that waits to be given up is
+//! What nobody can have as long as another VM has it: an address, a MAC or a port that waits to be given up is
 //! waited for. So does all that is done at one go with it, and whoever is to have what that VM has.
 
 use std::collections::HashMap;
 
 use crate::plan::change::{Change, Item, Need, Work};
 use crate::plan::look::Situation;
-use crate::plan::things::{self, Thing, gains, is_nic};
+use crate::plan::things::{self, Book, Thing, gains, is_nic};
 use crate::spec::VmSpec;
 
 /// Why an item cannot be done now.
@@ -13,26 +13,30 @@ use crate::spec::VmSpec;
 pub(super) struct Wait {
     pub(super) need: Need,
     pub(super) why: String,
+    /// It is for a port: what is at rest can change, but not start; what runs can take none.
+    pub(super) port: bool,
 }
 
 /// Which items wait for another one.
 pub(super) fn waits(situation: &Situation, items: &[Item]) -> HashMap<usize, Wait> {
-    let mut waits = HashMap::new();
-    let mut late: Vec<(usize, Need)> =
-        items.iter().enumerate().filter_map(|(at, item)| Some((at, late(item)?))).collect();
+    let mut waits: HashMap<usize, Wait> = HashMap::new();
+    let mut late: Vec<(usize, Need, bool)> =
+        items.iter().enumerate().filter_map(|(at, item)| Some((at, late(item)?, false))).collect();
     if late.is_empty() {
         return waits;
     }
-    let takers: HashMap<Thing<'_>, usize> =
-        items.iter().enumerate().flat_map(|(at, item)| gains(item).into_iter().map(move |thing| (thing, at))).collect();
-    while let Some((at, need)) = late.pop() {
-        for thing in has(situation, &items[at]).filter(|thing| !matches!(thing, Thing::Port(..))) {
-            let Some(taker) = takers.get(&thing).filter(|taker| **taker != at && !waits.contains_key(*taker)) else {
-                continue;
-            };
-            let why = format!("`{}` gives up {thing} with `{need}`", items[at].vm);
-            waits.insert(*taker, Wait { need: need.clone(), why });
-            late.push((*taker, need.clone()));
+    let takers = Book::of(items.iter().map(gains));
+    while let Some((at, need, all)) = late.pop() {
+        for thing in has(situation, &items[at], all) {
+            let port = thing.is_port();
+            for taker in takers.of_one(thing).filter(|taker| *taker != at) {
+                if waits.get(&taker).is_some_and(|wait| wait.port || !port) {
+                    continue;
+                }
+                let why = format!("`{}` gives up {thing} with `{need}`", items[at].vm);
+                waits.insert(taker, Wait { need: need.clone(), why, port });
+                late.push((taker, need.clone(), port));
+            }
         }
     }
     waits
@@ -44,18 +48,26 @@ fn late(item: &Item) -> Option<Need> {
     nics.find_map(|change| change.needs.clone())
 }
 
-fn has<'a>(situation: &'a Situation, item: &'a Item) -> impl Iterator<Item = Thing<'a>> {
-    let spec: Option<&VmSpec> = match &item.work {
-        Work::Alter(work) => Some(&work.spec),
-        Work::Replace(vm, _) => situation.seen.iter().map(|seen| &seen.record.spec).find(|spec| spec.uuid == *vm),
-        _ => None,
+/// What it keeps until then; of the ports, those that it runs with: `all`, or what it does not give up now.
+fn has<'a>(situation: &'a Situation, item: &'a Item, all: bool) -> impl Iterator<Item = Thing<'a>> {
+    let (spec, ports): (Option<&VmSpec>, Vec<Thing<'a>>) = match &item.work {
+        Work::Alter(work) => {
+            let kept = if all { &work.spec } else { &work.target };
+            (Some(&work.spec), if work.runs { things::of(kept).collect() } else { Vec::new() })
+        }
+        Work::Replace(vm, _) => {
+            let seen = situation.seen.iter().find(|seen| seen.record.spec.uuid == *vm);
+            let runs = seen.filter(|seen| seen.state.is_live());
+            (seen.map(|seen| &seen.record.spec), runs.iter().flat_map(|seen| things::of(&seen.record.spec)).collect())
+        }
+        _ => (None, Vec::new()),
     };
-    spec.into_iter().flat_map(things::of)
+    spec.into_iter().flat_map(things::of).filter(move |thing| !thing.is_port() || ports.contains(thing))
 }
 
 /// What is done later to one that is made.
 pub(super) fn put_off(changes: &mut [Change], wait: Option<&Wait>) {
-    let Some(Wait { need, why }) = wait else { return };
+    let Some(Wait { need, why, .. }) = wait else { return };
     for change in &mut *changes {
         change.needs = Some(need.clone());
     }
