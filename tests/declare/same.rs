@@ -113,7 +113,7 @@ fn files(folder: &Path) -> BTreeMap<String, (u64, String)> {
         .collect()
 }
 
-/// All there is of one VM, to the last byte and time.
+/// All there is of one VM, to the last byte and time; but for what a guest that runs writes on its console.
 #[derive(Debug, PartialEq)]
 pub struct Untouched {
     row: Vec<(String, Sql)>,
@@ -123,7 +123,9 @@ pub struct Untouched {
 
 impl Untouched {
     pub fn of(world: &World, name: &str) -> Self {
-        let folder = world.info(name)["folder"].as_str().expect("a folder").to_owned();
+        let info = world.info(name);
+        let folder = info["folder"].as_str().expect("a folder").to_owned();
+        let is_guests = |entry: &fs::DirEntry| info["state"] == "running" && entry.file_name() == "console.log";
         let stat = |entry: fs::DirEntry| {
             let found = entry.metadata().expect("a file");
             let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
@@ -132,6 +134,7 @@ impl Untouched {
             (entry.file_name().to_string_lossy().into_owned(), [&times[..], &rest].concat())
         };
         let entries = fs::read_dir(&folder).expect("the VM's folder").map(|entry| entry.expect("an entry"));
+        let entries = entries.filter(|entry| !is_guests(entry));
         Self { row: row(world, name), files: entries.map(stat).collect(), content: files(Path::new(&folder)) }
     }
 
