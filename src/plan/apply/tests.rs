@@ -1,3 +1,5 @@
+mod ring;
+
 use std::sync::Mutex;
 
 use super::*;
