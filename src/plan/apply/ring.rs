@@ -7,6 +7,8 @@
 //!
 //! All that the VMs of a ring have changes in one transaction: whoever comes after a kill finds all of
 //! them as they were, or all as they are to be, and `start_again` says who ran.
+//! One that is made anew has the NICs of its entry by then: it can run if that fails, and the next apply
+//! finds nothing to exchange.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -130,7 +130,11 @@ fn what_has_changed_since_the_look_keeps_all_of_them() {
     for (meanwhile, words) in rows {
         let mut world = World::new();
         let db = world.vms[1];
-        world.store.update(db, |record| Ok(meanwhile(record))).unwrap();
+        let change = |record: &mut Record| {
+            meanwhile(record);
+            Ok(())
+        };
+        world.store.update(db, change).unwrap();
         let (told, _) = world.exchange(&Cancel::default());
         assert_eq!(told, [words]);
         assert_eq!(world.macs(), [vec![mac(0)], vec![mac(1)]]);
