@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Mutex;
 
+use super::make::Requests;
+use super::tests::{add, change, entry, item, site};
 use super::*;
-use crate::config::{Config, of_text};
-use crate::plan::NicField;
-use crate::plan::apply::make::Requests;
-use crate::spec::{Link, Mac, Nic};
+use crate::config::{Config, DeclaredVm, of_text};
+use crate::host::Quiet;
+use crate::plan::{Alter, Class, Field, NicField, Wishes, compare, look};
+use crate::spec::{Declared, Disk, Link, Mac, Nic};
+use crate::store::Store;
 
 const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
 
