@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use super::vm;
 use crate::lifecycle::{Stage, alive, kill};
+use crate::network::lan::{LAN, on_a_host};
 use crate::trials;
 use crate::world::{Outcome, World, eventually, run};
 
@@ -21,6 +22,8 @@ pub fn trials() -> Vec<Trial> {
         who_is_slow_to_shut_down_is_told,
         what_could_not_be_made_anew_runs_again,
         what_is_made_anew_runs_as_it_did,
+        those_that_exchange_are_shut_down_together,
+        what_exchanges_and_is_made_anew_can_run_whenever_that_ends,
     ]
 }
 
@@ -189,4 +192,77 @@ fn what_could_not_be_made_anew_runs_again() -> Outcome {
         assert_eq!(run.stderr.contains("started `web`"), state == "running", "{}", run.stderr);
     }
     Ok(())
+}
+
+/// Two hear no button, one does: what cannot be changed with the others is started as it was.
+fn those_that_exchange_are_shut_down_together() -> Outcome {
+    let stage = Stage::either()?;
+    let world = &stage.world;
+    let all = ["deaf", "mute", "web"];
+    let declare = |after: usize| {
+        let vms = all.iter().enumerate().map(|(at, name)| {
+            let guest = if *name == "web" { "button" } else { "halt" };
+            let address = 50 + (at + after) % all.len();
+            let net = format!("net = [{{ name = \"lan\", address = \"10.44.0.{address}\" }}]");
+            vm(name, guest, &format!("stop-timeout = 3\n{net}"))
+        });
+        stage.config(&(LAN.to_owned() + &vms.collect::<String>()));
+    };
+    declare(0);
+    on_a_host(world, || {
+        world.apply(&[]).ok();
+        let before = all.map(|name| stage.pid(name, "hypervisor_pid"));
+        declare(1);
+        let errors =
+            ["cannot change `deaf`", "`deaf` has not shut down in 3 s", "cannot change `mute`", "`mute` has not"];
+        let failed = world.apply(&["--restart"]).fails(1, &errors);
+        let waits: Vec<&str> = failed.stderr.lines().filter(|line| line.starts_with("waiting")).collect();
+        assert_eq!(waits, ["waiting for `deaf`, `mute` to shut down (at most 3 s)"], "{}", failed.stderr);
+        let after = all.map(|name| stage.pid(name, "hypervisor_pid"));
+        assert_eq!(after[..2], before[..2], "they run on");
+        assert!(after[2] != before[2] && world.state_of("web") == "running", "it runs again: {}", failed.stderr);
+        for (at, name) in all.iter().enumerate() {
+            let address = world.info(name)["spec"]["nics"][0]["address"].to_string();
+            assert!(address.contains(&format!("10.44.0.{}", 50 + at)), "as it was: {address}");
+        }
+    })
+}
+
+/// One of two that exchange addresses is made anew for its disk.
+fn what_exchanges_and_is_made_anew_can_run_whenever_that_ends() -> Outcome {
+    let mut stage = Stage::either()?;
+    stage.world.use_program(&crate::crash::program());
+    let world = &stage.world;
+    let images = [1, 2].map(|mib| world.image(&format!("{mib}.img"), mib));
+    let declare = |after: usize| {
+        let net =
+            |at: usize| format!("net = [{{ name = \"lan\", address = \"10.44.0.{}\" }}]\n", 50 + (at + after) % 2);
+        let disk = format!("disk = [{{ name = \"os\", path = {:?} }}]\n", images[after % 2]);
+        stage.config(&(LAN.to_owned() + &vm("web", "button", &net(0)) + &vm("db", "button", &(net(1) + &disk))));
+    };
+    let addresses = || {
+        ["web", "db"].map(|name| {
+            let address = world.info(name)["spec"]["nics"][0]["address"].to_string();
+            ["10.44.0.50", "10.44.0.51"].iter().position(|one| address.contains(one))
+        })
+    };
+    let told = |after: usize| [Some(after % 2), Some((after + 1) % 2)];
+    declare(0);
+    on_a_host(world, || {
+        world.apply(&[]).ok();
+        let points = ["recorded/before", "recorded/after", "reshaped/after"].map(|step| format!("reshape/{step}"));
+        for (at, point) in points.iter().map(String::as_str).chain(["delete/deleting/before"]).enumerate() {
+            declare(at + 1);
+            let mut command = world.command(["apply", "--yes", "--restart", "--replace", "db"]);
+            command.env("VIRSHLE_FAILPOINT", point);
+            let killed = run(command, Duration::from_secs(60));
+            assert_eq!(killed.code, None, "{point}: {}", killed.stderr);
+            world.apply(&[]).ok();
+            assert_eq!(["web", "db"].map(|name| world.state_of(name)), ["running", "running"], "killed at {point}");
+            assert_eq!(addresses(), told(at + 1), "at rest, and killed at {point}");
+            world.apply(&["--restart", "--replace", "db"]).ok();
+            assert_eq!(addresses(), told(at + 1), "finished after {point}");
+            world.assert_in_order();
+        }
+    })
 }

@@ -241,7 +241,7 @@ pub(super) fn wish<'t>(template: &'t Template, fields: &[Field]) -> Reshape<'t> 
     Reshape { template, resolve: fields.contains(&Field::Hypervisor) || fields.contains(&Field::Firmware) }
 }
 
-fn started_meanwhile(name: &Name) -> Error {
+pub(super) fn started_meanwhile(name: &Name) -> Error {
     Error::refused(format!("`{name}` was started meanwhile")).hint("`v apply` again")
 }
 

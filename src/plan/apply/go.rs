@@ -97,6 +97,22 @@ impl Apply<'_> {
         })
     }
 
+    /// The same for several at a time.
+    pub(super) fn stop_together(&self, records: Vec<Record>) -> Vec<Result<Stopped>> {
+        let site = self.site;
+        let whom = |record: &Record| (record.spec.name.clone(), record.spec.policy.stop_timeout());
+        let whom: Vec<_> = records.iter().map(whom).collect();
+        std::thread::scope(|scope| {
+            let stop = |record: Record, timeout| vm::stop(site, &mut site.store()?, record, timeout, Intent::Stop);
+            let stops = records.into_iter().zip(&whom);
+            let threads: Vec<_> =
+                stops.map(|(record, (_, timeout))| scope.spawn(move || stop(record, *timeout))).collect();
+            let slow = || whom.iter().zip(&threads).filter(|(_, thread)| !thread.is_finished());
+            self.tell_slow(|| slow().map(|((name, timeout), _)| (name, *timeout)).collect());
+            threads.into_iter().map(joined).collect()
+        })
+    }
+
     pub(super) fn delete(&self, store: &mut Store, account: &mut Account<'_>, vm: Uuid) {
         if !self.goes_on(account) {
             return;

@@ -19,6 +19,8 @@ mod alter;
 mod go;
 mod make;
 mod ring;
+#[cfg(test)]
+mod ring_tests;
 mod start;
 #[cfg(test)]
 mod tests;

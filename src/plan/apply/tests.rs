@@ -8,7 +8,7 @@ use crate::spec::{Declared, Disk, Event, HypervisorKind, OnRemove};
 use crate::store::{Draft, Record, Store};
 use uuid::Uuid;
 
-fn site() -> (tempfile::TempDir, Site, Store) {
+pub(super) fn site() -> (tempfile::TempDir, Site, Store) {
     let dir = tempfile::tempdir().unwrap();
     let site = Site::new(Dirs::find(Some(dir.path())).unwrap());
     let store = site.store().unwrap();
@@ -16,7 +16,7 @@ fn site() -> (tempfile::TempDir, Site, Store) {
 }
 
 /// A VM that does not run.
-fn add(site: &Site, store: &mut Store, name: &str, declared: Option<Declared>) -> Record {
+pub(super) fn add(site: &Site, store: &mut Store, name: &str, declared: Option<Declared>) -> Record {
     let draft = Draft { uuid: Uuid::new_v4(), name: Some(name.parse().unwrap()), nics: Vec::new(), declared };
     let build = &mut |given: &crate::store::Reserved| {
         Ok(VmSpec { number: given.number, name: given.name.clone(), ..VmSpec::sample(given.uuid) })
@@ -33,11 +33,11 @@ fn add(site: &Site, store: &mut Store, name: &str, declared: Option<Declared>) -
     store.get(spec.uuid).unwrap().unwrap()
 }
 
-fn change(class: Class, field: Field, needs: Option<Need>) -> Change {
+pub(super) fn change(class: Class, field: Field, needs: Option<Need>) -> Change {
     Change { class, field, old: None, new: None, needs, why: None, hint: None }
 }
 
-fn entry(name: &str) -> DeclaredVm {
+pub(super) fn entry(name: &str) -> DeclaredVm {
     let template: Template = toml::from_str("name = 'xs'\nvcpu = 1\nvram = '64MiB'\nkernel = '/kernel'").unwrap();
     DeclaredVm {
         name: name.parse().unwrap(),
@@ -48,7 +48,7 @@ fn entry(name: &str) -> DeclaredVm {
     }
 }
 
-fn item(name: &str, changes: Vec<Change>, work: Work) -> Item {
+pub(super) fn item(name: &str, changes: Vec<Change>, work: Work) -> Item {
     Item { vm: name.parse().unwrap(), changes, work }
 }
 

@@ -102,7 +102,7 @@ pub fn finish_held(site: &Site, store: &mut Store, vm: Uuid) -> Result<bool> {
 }
 
 /// Makes of the VM's folder what the record says.
-fn bring(site: &Site, spec: &VmSpec) -> Result<()> {
+pub(super) fn bring(site: &Site, spec: &VmSpec) -> Result<()> {
     files::place(site, spec)?;
     files::grow(site, spec)?;
     files::write_network(site, spec)?;

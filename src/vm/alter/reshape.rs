@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::cut_short::{NEW, RECORDED, release};
+use super::cut_short::{NEW, RECORDED, bring, release};
 use super::files;
-use super::rest::{PATIENCE, begin, failed, hold, is_at_rest};
+use super::rest::{begin, failed};
 use crate::config::{Config, Template};
 use crate::disk::{self, Quiet};
 use crate::error::{Error, OrFailed, Result};
 use crate::host::{Cancel, Handle};
 use crate::network::ovs::Ovs;
 use crate::spec::{Boot, Disk, Mac, Name, Nic, Progress, Verb, VmSpec};
-use crate::store::{Given, Store, Wanted};
+use crate::store::{Given, Record, Store, Wanted};
 use crate::template::{self, Identity, Overrides, PlannedNic, Resolved};
 use crate::vm::create::{check_networks, settle};
 use crate::vm::resolve::as_before;
@@ -33,38 +33,44 @@ pub struct Reshape<'a> {
 /// from elsewhere or to be smaller is refused. So are its NICs, as long as the template has them in the
 /// same place on the same network. What is killed is undone or finished by whoever comes next.
 pub fn reshape(site: &Site, store: &mut Store, config: &Config, vm: Uuid, wish: Reshape<'_>) -> Result<VmSpec> {
-    let mut specs = reshape_all(site, store, config, &[(vm, wish)], &[])?;
+    let mut specs = reshape_all(site, store, config, &[(vm, wish)], &[], &|_| Ok(()))?;
     specs.pop().ok_or_else(|| Error::failed("nothing was changed"))
 }
 
 /// The same for several, all of them or none, so that one can have what another gives up. `yielding`: VMs
-/// that are to be deleted and lose their NICs by it.
+/// that are to be made anew from these templates. Of these they have the NICs already, so that they can run
+/// whatever comes of that. All records must pass `check` in the transaction.
 pub fn reshape_all(
     site: &Site,
     store: &mut Store,
     config: &Config,
     vms: &[(Uuid, Reshape<'_>)],
-    yielding: &[Uuid],
+    yielding: &[(Uuid, &Template)],
+    check: &dyn Fn(&Record) -> Result<()>,
 ) -> Result<Vec<VmSpec>> {
     let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
+    let altered = vms.iter().map(|(vm, wish)| (*vm, wish.template, Some(wish.resolve)));
+    let all: Vec<_> = altered.chain(yielding.iter().map(|(vm, template)| (*vm, *template, None))).collect();
     // No supervisor begins before this ends.
     let (mut locks, mut taken) = (Vec::new(), Vec::new());
-    let begun = vms.iter().try_for_each(|(vm, _)| {
+    let begun = all.iter().try_for_each(|(vm, ..)| {
         let (lock, spec) = begin(site, store, *vm, us)?;
         locks.push(lock);
         taken.push(spec);
         Ok(())
     });
     let begun = begun.and_then(|()| {
-        yielding.iter().try_for_each(|vm| hold(site, *vm, PATIENCE).map(|lock| locks.push(lock)))?;
-        let members = vms.iter().zip(&taken).map(|((_, wish), spec)| {
-            let new = look(site, store, config, spec, *wish).map_err(|error| failed([spec], error))?;
-            Ok(Member { spec, template: wish.template, new })
+        let members = all.iter().zip(&taken).map(|((_, template, resolve), spec)| {
+            let new = match resolve {
+                Some(resolve) => look(site, store, config, spec, Reshape { template, resolve: *resolve }),
+                None => look_at_nics(site, store, config, template),
+            };
+            Ok(Member { spec, template, new: new.map_err(|error| failed([spec], error))? })
         });
         members.collect::<Result<Vec<_>>>()
     });
     let done = begun
-        .and_then(|members| work(site, store, config, &members, yielding).map_err(|error| failed(taken.iter(), error)));
+        .and_then(|members| work(site, store, config, &members, check).map_err(|error| failed(taken.iter(), error)));
     if done.is_err() {
         for spec in &taken {
             store.update(spec.uuid, |record| {
@@ -80,7 +86,8 @@ pub fn reshape_all(
 
 /// What is new, and was looked at before anything is made.
 struct New {
-    resolved: Resolved,
+    /// `None`: only its NICs become others.
+    resolved: Option<Resolved>,
     nics: Vec<PlannedNic>,
     disks: Vec<(Disk, Source)>,
     /// What the VM's own UEFI variables begin as.
@@ -99,15 +106,19 @@ fn work(
     store: &mut Store,
     config: &Config,
     members: &[Member<'_>],
-    yielding: &[Uuid],
+    check: &dyn Fn(&Record) -> Result<()>,
 ) -> Result<Vec<VmSpec>> {
     let runner = runner(site, config)?;
     let us = Handle::current().or_failed(|| "cannot read this process's start time".to_owned())?;
-    let vms: Vec<Uuid> = members.iter().map(|member| member.spec.uuid).collect();
+    let all: Vec<Uuid> = members.iter().map(|member| member.spec.uuid).collect();
+    let altered = members.iter().filter(|member| member.new.resolved.is_some());
+    let vms: Vec<Uuid> = altered.map(|member| member.spec.uuid).collect();
     let no_undo = |_: &mut Store| Ok(());
     // From then on there is no way back.
     let recorded: RefCell<Vec<VmSpec>> = RefCell::default();
-    let after = |work: &dyn Fn(&VmSpec) -> Result<()>| recorded.borrow().iter().try_for_each(work);
+    let after = |work: &dyn Fn(&VmSpec) -> Result<()>| {
+        recorded.borrow().iter().filter(|spec| vms.contains(&spec.uuid)).try_for_each(work)
+    };
     let is_recorded = || !recorded.borrow().is_empty();
     let cancel = &Cancel::default();
     let mut steps = Vec::new();
@@ -125,11 +136,11 @@ fn work(
         }
     }
     let record = |store: &mut Store| {
-        let made = record(store, config, members, yielding, us)?;
+        let made = record(store, config, members, check)?;
         *recorded.borrow_mut() = made;
         Ok(())
     };
-    steps.push(Step::new(&vms[..], RECORDED, record, no_undo));
+    steps.push(Step::new(&all[..], RECORDED, record, no_undo));
     steps.push(Step::new(&vms[..], "files", |_| after(&|spec| files::place(site, spec)), no_undo));
     steps.push(Step::new(&vms[..], "sizes", |_| after(&|spec| files::grow(site, spec)), no_undo));
     steps.push(Step::new(&vms[..], "network config", |_| after(&|spec| files::write_network(site, spec)), no_undo));
@@ -138,7 +149,13 @@ fn work(
     steps.push(Step::new(&vms[..], "reshaped", end, no_undo));
     run_all(store, Verb::Reshape, &steps)?;
     drop(steps);
-    Ok(recorded.into_inner())
+    let recorded = recorded.into_inner();
+    // A broken one may be made anew for just that: then it stays cut short.
+    for spec in recorded.iter().filter(|spec| !vms.contains(&spec.uuid)) {
+        let brought = bring(site, spec);
+        store.update(spec.uuid, |record| release(record, us, brought.is_ok()))?;
+    }
+    Ok(recorded)
 }
 
 /// Everything that can be refused is refused here.
@@ -158,7 +175,12 @@ fn look(site: &Site, store: &mut Store, config: &Config, spec: &VmSpec, wish: Re
         disk::check_seed(&site.dirs.vm(spec.uuid).join(VmSpec::SEED))?;
     }
     let variables = variables(site, spec, &resolved.boot);
-    Ok(New { resolved, nics, disks: fresh.into_iter().zip(sources).collect(), variables })
+    Ok(New { resolved: Some(resolved), nics, disks: fresh.into_iter().zip(sources).collect(), variables })
+}
+
+fn look_at_nics(site: &Site, store: &mut Store, config: &Config, template: &Template) -> Result<New> {
+    let nics = planned(site, store, config, template, &site.ovs(config))?;
+    Ok(New { resolved: None, nics, disks: Vec::new(), variables: None })
 }
 
 fn planned(site: &Site, store: &mut Store, config: &Config, template: &Template, ovs: &Ovs) -> Result<Vec<PlannedNic>> {
@@ -220,23 +242,17 @@ fn record(
     store: &mut Store,
     config: &Config,
     members: &[Member<'_>],
-    yielding: &[Uuid],
-    us: Handle,
+    check: &dyn Fn(&Record) -> Result<()>,
 ) -> Result<Vec<VmSpec>> {
-    let wanted = members.iter().map(|member| (member.spec.uuid, wanted(config, member)));
-    let nothing = yielding.iter().map(|vm| (*vm, Vec::new()));
+    let wanted: Vec<_> = members.iter().map(|member| (member.spec.uuid, wanted(config, member))).collect();
     let mut left = members.iter();
-    let changed = store.reshape(&wanted.chain(nothing).collect::<Vec<_>>(), |record, given| {
-        let Some(Member { template, new, .. }) = left.next() else {
-            is_at_rest(record, us)?;
-            record.spec.nics.clear();
-            return Ok(None);
-        };
-        record.spec = build(config, &record.spec, template, new, given)?;
+    store.reshape(&wanted, |record, given| {
+        let member = left.next().ok_or_else(|| Error::failed("more was changed than was asked for"))?;
+        check(record)?;
+        record.spec = build(config, &record.spec, member.template, &member.new, given)?;
         record.progress = Some(Progress { verb: Verb::Reshape, step: RECORDED.to_owned(), done: true });
-        Ok(Some(record.spec.clone()))
-    })?;
-    Ok(changed.into_iter().flatten().collect())
+        Ok(record.spec.clone())
+    })
 }
 
 /// What the NICs ask for. A MAC that the config names for another is not kept.
@@ -251,11 +267,20 @@ fn wanted(config: &Config, Member { spec, new, .. }: &Member<'_>) -> Vec<(Name, 
 
 /// What the template says, with what a VM keeps for its life.
 fn build(config: &Config, spec: &VmSpec, template: &Template, new: &New, given: &[Given]) -> Result<VmSpec> {
-    let identity = Identity { uuid: spec.uuid, number: spec.number, name: spec.name.clone() };
     let addresses: Vec<_> = given.iter().map(|given| given.address.clone()).collect();
-    let none = Overrides::default();
-    let made = template::instantiate(config, template, &identity, &new.resolved, &new.nics, &addresses, &none)?;
-    let mut made = VmSpec { seed: spec.seed, login: spec.login.clone(), vsock: spec.vsock, ..made };
+    let mut made = match &new.resolved {
+        Some(resolved) => {
+            let identity = Identity { uuid: spec.uuid, number: spec.number, name: spec.name.clone() };
+            let none = Overrides::default();
+            let made = template::instantiate(config, template, &identity, resolved, &new.nics, &addresses, &none)?;
+            VmSpec { seed: spec.seed, login: spec.login.clone(), vsock: spec.vsock, ..made }
+        }
+        None => {
+            let nics = (0..).zip(&new.nics).zip(addresses);
+            let nics = nics.map(|((index, nic), address)| nic.nic(spec.uuid, index, address)).collect();
+            VmSpec { nics, ..spec.clone() }
+        }
+    };
     for (nic, given) in made.nics.iter_mut().zip(given) {
         nic.mac = given.mac.unwrap_or(nic.mac);
     }
