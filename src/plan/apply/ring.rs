@@ -100,6 +100,15 @@ impl Apply<'_> {
             let record = asked.map_err(|error| error.context(format!("cannot change `{}`", item.vm)))?;
             run.extend(record.map(|record| (*at, record)));
         }
+        let (mut works, mut going): (Vec<&Alter>, Vec<Uuid>) = (Vec::new(), Vec::new());
+        for at in ring {
+            match &accounts[*at].item.work {
+                Work::Alter(work) => works.push(work),
+                Work::Replace(vm, _) => going.push(*vm),
+                _ => {}
+            }
+        }
+        self.check_free(store, &works, &going)?;
         self.rest_all(store, accounts, run, stopped)?;
         let (mut altered, mut yielding, mut names) = (Vec::new(), Vec::new(), HashMap::new());
         for at in ring {
