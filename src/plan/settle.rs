@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use super::apply::START;
 use super::look::concerns;
 use crate::config::Config;
@@ -36,7 +34,7 @@ pub struct Wait {
 pub fn settle(site: &Site, config: &Config, told: impl Fn(Wait)) -> Result<()> {
     let mut store = site.store()?;
     let begun = Instant::now();
-    let (mut is_told, mut reconciled) = (false, HashSet::new());
+    let (mut is_told, mut reconciled, mut lost) = (false, HashSet::new(), HashSet::new());
     let mut records: Vec<Record> = store.list()?.into_iter().filter(concerns(config)).collect();
     loop {
         let look = |record| pending(vm::observe(site, record).map_err(warn).ok()?, begun);
@@ -55,13 +53,16 @@ pub fn settle(site: &Site, config: &Config, told: impl Fn(Wait)) -> Result<()> {
             // Nobody would bring it to an end. One that nobody can watch over is not tried again.
             let is_lost = observed.unwatched && begun.elapsed() < *at_most + MARGIN;
             if is_lost && reconciled.insert(observed.record.spec.uuid) {
-                vm::reconcile(site, &mut store, observed.record.clone()).map_err(warn).ok();
+                if let Err(error) = vm::reconcile(site, &mut store, observed.record.clone()) {
+                    warn(error);
+                    lost.insert(observed.record.spec.uuid);
+                }
                 tell();
             }
         }
         host::pause(pause(waits.len()));
-        let again = |vm: Uuid| Store::get(&store, vm).transpose();
-        records = waits.iter().filter_map(|(observed, _)| again(observed.record.spec.uuid)).collect::<Result<_>>()?;
+        let left = waits.iter().map(|(observed, _)| observed.record.spec.uuid).filter(|vm| !lost.contains(vm));
+        records = left.filter_map(|vm| Store::get(&store, vm).transpose()).collect::<Result<_>>()?;
     }
 }
 

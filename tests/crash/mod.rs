@@ -44,7 +44,7 @@ pub fn program() -> PathBuf {
 
 fn newest(path: &Path) -> SystemTime {
     let below = fs::read_dir(path).into_iter().flatten().map(|entry| newest(&entry.expect("an entry").path()));
-    match path.extension().is_some_and(|extension| extension == "rs" || extension == "sh") {
+    match path.extension().is_some_and(|extension| ["rs", "sh", "sql"].iter().any(|part| extension == *part)) {
         true => fs::metadata(path).and_then(|source| source.modified()).expect("a time"),
         // A snapshot, say, is not part of a program.
         false => below.max().unwrap_or(SystemTime::UNIX_EPOCH),

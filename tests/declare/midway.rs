@@ -204,7 +204,7 @@ fn those_that_exchange_are_shut_down_together() -> Outcome {
             let guest = if *name == "web" { "button" } else { "halt" };
             let address = 50 + (at + after) % all.len();
             let net = format!("net = [{{ name = \"lan\", address = \"10.44.0.{address}\" }}]");
-            vm(name, guest, &format!("stop-timeout = 3\n{net}"))
+            vm(name, guest, &format!("stop-timeout = {}\n{net}", if *name == "web" { 60 } else { 5 }))
         });
         stage.config(&(LAN.to_owned() + &vms.collect::<String>()));
     };
@@ -214,10 +214,11 @@ fn those_that_exchange_are_shut_down_together() -> Outcome {
         let before = all.map(|name| stage.pid(name, "hypervisor_pid"));
         declare(1);
         let errors =
-            ["cannot change `deaf`", "`deaf` has not shut down in 3 s", "cannot change `mute`", "`mute` has not"];
+            ["cannot change `deaf`", "`deaf` has not shut down in 5 s", "cannot change `mute`", "`mute` has not"];
         let failed = world.apply(&["--restart"]).fails(1, &errors);
         let waits: Vec<&str> = failed.stderr.lines().filter(|line| line.starts_with("waiting")).collect();
-        assert_eq!(waits, ["waiting for `deaf`, `mute` to shut down (at most 3 s)"], "{}", failed.stderr);
+        // A slow host tells of `web` too.
+        assert!(waits.len() == 1 && waits[0].starts_with("waiting for `deaf`, `mute`"), "{}", failed.stderr);
         let after = all.map(|name| stage.pid(name, "hypervisor_pid"));
         assert_eq!(after[..2], before[..2], "they run on");
         assert!(after[2] != before[2] && world.state_of("web") == "running", "it runs again: {}", failed.stderr);

@@ -13,7 +13,8 @@ use crate::spec::VmSpec;
 pub(super) struct Wait {
     pub(super) need: Need,
     pub(super) why: String,
-    /// It is for a port: what is at rest can change, but not start; what runs can take none.
+    /// It is for a port: what runs takes no such port and is not restarted, what is at rest is neither changed
+    /// nor started, and a new one is not made.
     pub(super) port: bool,
 }
 
